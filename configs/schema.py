@@ -1,0 +1,261 @@
+"""Every setting of tilewatch: its meaning, unit, range and default, in one typed place.
+
+A preset (`configs/*.yaml`) is a partial set of values over these defaults. Unknown keys are refused. Secrets never live
+here: the settings used are logged with every run.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Severity = Literal["critical", "warning", "info", "off"]
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class SourceSettings(Section):
+    """Where scenes lie, and how their names and numbers are read."""
+
+    root: Path = Field(Path("."), description="Folder that is searched for scenes.")
+    pattern: str = Field(
+        "{location}/{date:%Y-%m-%d}.tif",
+        description="Path of a file below `root`. Fields: {location}, {date:FORMAT} (UTC), {band} for one file a band; "
+        "`*` stands for anything within a name.",
+    )
+    location: str | None = Field(None, min_length=1, description="Name of the location when the pattern has no {location}.")
+    bands: tuple[str, ...] = Field(
+        ("B02", "B03", "B04", "B08"), min_length=1, description="Bands to use, in this order, by their names in the files."
+    )
+    band_names: tuple[str, ...] | None = Field(
+        None, description="Names of a file's bands by position, for files without band descriptions."
+    )
+    scale: float = Field(1e-4, gt=0, description="Stored number × scale + offset = physical value (reflectance 0–1).")
+    offset: float = Field(0.0, description="See `scale`, e.g. -0.1 for Sentinel-2 from processing baseline 04.00 on.")
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_has_a_date(cls, pattern: str) -> str:
+        if "{date" not in pattern:
+            raise ValueError(f"the pattern {pattern!r} has no {{date:FORMAT}} field, so scenes would have no date")
+        return pattern
+
+    @field_validator("bands")
+    @classmethod
+    def _bands_differ(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = sorted({band for band in bands if bands.count(band) > 1})
+        if repeated:
+            raise ValueError(f"bands are named twice: {', '.join(repeated)}")
+        return bands
+
+    @model_validator(mode="after")
+    def _location_is_known(self) -> SourceSettings:
+        if "{location}" not in self.pattern and self.location is None:
+            raise ValueError("the pattern has no {location} field: set source.location to name the place")
+        return self
+
+
+class MaskSettings(Section):
+    """Which pixels count. A masked pixel counts in no sum, anywhere."""
+
+    nodata: float | None = Field(None, description="Stored number that means 'no data' when the files do not declare one.")
+    border: float | None = Field(
+        None, description="Stored number of an undeclared border: masked where every band has it (`nodata`: where any has)."
+    )
+    class_band: str | None = Field(None, description="Band with a scene classification, e.g. SCL.")
+    bad_classes: tuple[int, ...] = Field(
+        (0, 1, 3, 8, 9, 10, 11), description="Classes to mask: nodata, defective, shadow, cloud, cirrus, snow (Sentinel-2 SCL)."
+    )
+    cloud_classes: tuple[int, ...] = Field((3, 8, 9, 10), description="Classes that are counted as cloud or its shadow.")
+
+
+class GridSettings(Section):
+    """The fixed pixel grid of a location, and its tiles."""
+
+    tile_size: int = Field(64, ge=8, le=512, multiple_of=4, description="Side of a tile in pixels.")
+    resolution: float | None = Field(
+        None, gt=0, description="Pixel size in units of the CRS; by default that of the finest band of the first scene."
+    )
+    tolerance: float = Field(
+        0.5, ge=0, description="How far a scene's corners may lie from its location's grid, in pixels of its coarsest band."
+    )
+    on_mismatch: Literal["refuse", "warp"] = Field(
+        "refuse", description="A scene on another grid is quarantined, or warped (data bilinear, classes nearest)."
+    )
+
+
+class NormaliseSettings(Section):
+    """How physical values become what the network sees; fitted on the training dates, stored with the detector."""
+
+    method: Literal["percentile", "standard", "range"] = Field(
+        "percentile", description="Map to [-1, 1]: by two percentiles, by mean ± 2 std, or by a fixed range."
+    )
+    percentiles: tuple[float, float] = Field((0.5, 99.5), description="For `percentile`: the two percentiles.")
+    range: tuple[float, float] = Field((0.0, 1.0), description="For `range`: physical values mapped to -1 and 1.")
+    log: bool = Field(True, description="Take the logarithm of the physical value first: surfaces differ by factors.")
+    clip: float = Field(3.0, ge=1, description="Normalised values are clipped to ± this.")
+
+
+class ValidationSettings(Section):
+    """Checks of every scene before it is used. A failed critical check quarantines the scene, never the run."""
+
+    min_valid_fraction: Fraction = Field(0.05, description="Least share of usable pixels in a scene.")
+    max_cloud_fraction: Fraction = Field(0.95, description="Largest share of cloud in a scene.")
+    range_margin: float = Field(
+        0.5, ge=0, description="How far a band's 2–98 % range may leave that of training, as a share of its width."
+    )
+    max_value: float = Field(2.0, gt=0, description="Largest plausible physical value of a band's 98th percentile.")
+    valid_fraction: Severity = "warning"
+    cloud_fraction: Severity = "info"
+    range_vs_training: Severity = "warning"
+    plausible: Severity = "critical"
+    finite: Severity = "critical"
+    duplicate_tiles: Severity = "critical"
+    future_date: Severity = "critical"
+    complete: Severity = "critical"
+
+
+class Period(Section):
+    """A span of acquisition dates, both ends included; an open end is null."""
+
+    start: date | None = None
+    end: date | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Period:
+        if self.start and self.end and self.start > self.end:
+            raise ValueError(f"the period starts ({self.start}) after it ends ({self.end})")
+        return self
+
+    def __contains__(self, day: date) -> bool:
+        return (self.start is None or day >= self.start) and (self.end is None or day <= self.end)
+
+
+class SplitSettings(Section):
+    """Which dates train, which calibrate. Splits are by date, never by tile: tiles of one date are not independent."""
+
+    train: Period = Period()
+    calibrate: Period | None = Field(
+        None, description="Dates held out for calibration. Null: the validation dates, and this is said in the report."
+    )
+    validation_fraction: float = Field(
+        0.2, ge=0, lt=1, description="Share of the training dates held out for early stopping, spread over the period."
+    )
+    allow_training_dates: bool = Field(
+        False, description="Calibrate on training dates when nothing is held out; its p-values are marked as optimistic."
+    )
+
+
+class ModelSettings(Section):
+    """The convolutional variational autoencoder."""
+
+    width: int = Field(24, ge=4, le=256, description="Channels after the first layer; doubled at each halving.")
+    depth: int = Field(3, ge=1, le=5, description="How many times the resolution is halved; 2**depth divides tile_size.")
+    latent_channels: int = Field(16, ge=1, le=512, description="Channels of the latent map.")
+
+
+class TrainSettings(Section):
+    """How the network is fitted."""
+
+    epochs: int = Field(60, ge=1, description="Most passes over the training tiles.")
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    beta: float = Field(1.0, ge=0, description="Weight of the KL term once warmed up (β-VAE).")
+    kl_warmup: Fraction = Field(0.25, description="Share of the epochs over which β rises linearly from 0.")
+    clip_norm: float = Field(100.0, gt=0, description="Gradients are clipped to this norm.")
+    patience: int = Field(10, ge=1, description="Epochs without a better held-out ELBO before stopping.")
+    max_tiles: int = Field(20_000, ge=1, description="Most training tiles; more are thinned by a seeded draw.")
+    min_valid: Fraction = Field(0.7, description="Least share of usable pixels of a training tile.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU when there is one.")
+
+
+class ScoreSettings(Section):
+    """The number each tile gets."""
+
+    name: str = Field("reconstruction", description="Name in the registry of scores (vae/scores.py).")
+    pool: Literal["mean", "p90"] = Field("p90", description="How a tile's valid pixels become one number.")
+    min_valid: Fraction = Field(0.5, description="A tile with a smaller share of usable pixels gets no score.")
+
+
+class CalibrationSettings(Section):
+    """From score to p-value and flag."""
+
+    false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="Share of normal tiles that may be flagged.")
+    min_tiles: int = Field(100, ge=10, description="Fewest calibration tiles; with fewer, calibration is refused.")
+
+
+class DriftSettings(Section):
+    """Tonight against training: when is the input no longer what the detector was made for?"""
+
+    season_days: int = Field(45, ge=1, le=183, description="Training dates this close in the year are compared with.")
+    min_dates: int = Field(3, ge=1, description="With fewer dates of the season, all training dates are used.")
+    min_tiles: int = Field(8, ge=1, description="With fewer usable tiles, a night is too cloudy for a verdict.")
+    margin: float = Field(
+        1.5, ge=1, description="A statistic alarms beyond this many times its 95th percentile among training dates."
+    )
+    patience: int = Field(2, ge=1, description="Nights in a row that must alarm before drift is declared.")
+    retrain: bool = Field(False, description="Retrain when drift is declared.")
+    retrain_after: int = Field(4, ge=2, description="Usable nights to collect since the drift began before retraining.")
+
+
+class ReportSettings(Section):
+    """The page an analyst opens in the morning."""
+
+    rgb: tuple[str, str, str] | None = Field(None, description="Bands shown as red, green, blue. Null: chosen by name.")
+    max_flags: int = Field(30, ge=1, description="Flags shown with pictures; all are in the score files.")
+
+
+class TrackingSettings(Section):
+    """MLflow."""
+
+    uri: str | None = Field(None, description="Tracking server. Null: an SQLite database in the workspace.")
+    experiment: str | None = Field(None, description="Null: the name of the watch.")
+
+
+class ComputeSettings(Section):
+    """How much of the machine is used."""
+
+    workers: int = Field(2, ge=1, description="Scenes handled side by side.")
+    threads: int | None = Field(None, ge=1, description="Threads of one torch operation. Null: torch decides.")
+    scene_timeout: float = Field(3600, gt=0, description="Seconds after which work on one scene is given up.")
+    retries: int = Field(2, ge=0, description="How often a step is tried again after a passing failure.")
+
+
+class Settings(Section):
+    """All settings of one watch."""
+
+    name: str = Field("tilewatch", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Experiment and model name.")
+    seed: int = Field(0, ge=0)
+    source: SourceSettings = SourceSettings(location="here")
+    masks: MaskSettings = MaskSettings()
+    grid: GridSettings = GridSettings()
+    normalise: NormaliseSettings = NormaliseSettings()
+    validation: ValidationSettings = ValidationSettings()
+    split: SplitSettings = SplitSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    score: ScoreSettings = ScoreSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    drift: DriftSettings = DriftSettings()
+    report: ReportSettings = ReportSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _tile_divides(self) -> Settings:
+        step = 2**self.model.depth
+        if self.grid.tile_size % step:
+            raise ValueError(
+                f"grid.tile_size {self.grid.tile_size} cannot be halved model.depth = {self.model.depth} times: "
+                f"use a multiple of {step}"
+            )
+        return self

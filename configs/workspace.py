@@ -1,0 +1,139 @@
+"""The workspace: where everything a run makes is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from threading import get_ident
+from urllib.parse import quote
+
+DEFAULT_WORKSPACE = Path("workspace")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths below one folder. Names of places come from file names, so they are escaped before they become paths."""
+
+    root: Path
+
+    @property
+    def catalog(self) -> Path:
+        """Tiles and scenes that were ingested, a folder a location."""
+        return self.root / "catalog"
+
+    @property
+    def quarantine(self) -> Path:
+        """One JSON record a scene that could not be used."""
+        return self.root / "quarantine"
+
+    @property
+    def scores(self) -> Path:
+        """Scores and heatmaps, a folder a detector version."""
+        return self.root / "scores"
+
+    @property
+    def reports(self) -> Path:
+        """One folder a night: the page, the numbers."""
+        return self.root / "reports"
+
+    @property
+    def models(self) -> Path:
+        """Training checkpoints."""
+        return self.root / "models"
+
+    @property
+    def latents(self) -> Path:
+        """Posterior means, a folder a detector version."""
+        return self.root / "latents"
+
+    @property
+    def cache(self) -> Path:
+        """Tiles gathered for training; may be deleted at any time."""
+        return self.root / "cache"
+
+    @property
+    def prefect(self) -> Path:
+        """Prefect's database when no server is configured."""
+        return self.root / "prefect"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The embedded MLflow database."""
+        return f"sqlite:///{self.root.resolve() / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Artifacts of the embedded MLflow."""
+        return self.root / "mlartifacts"
+
+    def scene_file(self, kind: Path, location: str, acquired: datetime, suffix: str) -> Path:
+        """The file of a scene in one of the folders above, e.g. `scores/v1/<location>/<acquired>.parquet`."""
+        return kind / safe_name(location) / f"{time_name(acquired)}{suffix}"
+
+
+def safe_name(name: str) -> str:
+    """A name as one path component: no separators, no `..`, no hidden file, and different names stay different.
+
+    Example:
+        >>> safe_name("../etc"), safe_name("Brașov 2")
+        ('%2E.%2Fetc', 'Bra%C8%99ov%202')
+    """
+    quoted = quote(name, safe="")
+    return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
+
+
+def time_name(acquired: datetime) -> str:
+    """A UTC time as a name: the date alone at midnight, since most archives know no more than the day."""
+    acquired = acquired.astimezone(UTC)
+    if acquired.time().isoformat() == "00:00:00":
+        return acquired.date().isoformat()
+    return acquired.strftime("%Y-%m-%dT%H%M%SZ")
+
+
+def as_utc(day: date) -> datetime:
+    """Midnight UTC of a date."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yields a path beside it, renamed onto it when the block ends well.
+
+    Args:
+        path: The file to write; missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{get_ident()}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_first(path: Path, text: str) -> bool:
+    """Write a text file unless it is there already; of several writers, the first one wins.
+
+    Returns:
+        True when this call wrote it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{get_ident()}.part{path.suffix}")
+    temporary.write_text(text, encoding="utf-8")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True

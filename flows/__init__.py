@@ -1,0 +1,5 @@
+"""What runs when, and the command line."""
+
+from configs import quiet
+
+quiet.apply()

@@ -1,0 +1,58 @@
+"""Tiles as arrays: what the model is given, read a row of tiles at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagery.grid import Tile
+from imagery.reading import Pixels, SceneReader
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """Tiles of one row of a scene.
+
+    Attributes:
+        tiles: Where they lie.
+        values: (N, C, S, S) float32, physical units; NaN where there is no number and beyond a clipped tile's edge.
+        valid: (N, S, S) bool, True where the pixel counts.
+        area: (N,) number of pixels of each tile's own window.
+    """
+
+    tiles: list[Tile]
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    area: NDArray[np.int64]
+
+
+def read_tiles(reader: SceneReader, tile_size: int, only: set[tuple[int, int]] | None = None) -> Iterator[TileBatch]:
+    """The tiles of a scene, one row of tiles at a time.
+
+    Args:
+        reader: The open scene.
+        tile_size: Side of a tile, pixels.
+        only: (row_off, col_off) of the tiles wanted; None for all. Rows without any are not read.
+
+    Raises:
+        SceneUnreadable: A block that cannot be read.
+    """
+    for strip in reader.grid.strips(tile_size):
+        wanted = [tile for tile in strip if only is None or (tile.row_off, tile.col_off) in only]
+        if wanted:
+            yield _cut(reader.read(reader.grid.strip_window(strip)), wanted, tile_size)
+
+
+def _cut(pixels: Pixels, strip: list[Tile], tile_size: int) -> TileBatch:
+    channels = pixels.values.shape[0]
+    values = np.full((len(strip), channels, tile_size, tile_size), np.nan, np.float32)
+    valid = np.zeros((len(strip), tile_size, tile_size), bool)
+    for index, tile in enumerate(strip):
+        columns = slice(tile.col_off, tile.col_off + tile.width)
+        values[index, :, : tile.height, : tile.width] = pixels.values[:, :, columns]
+        valid[index, : tile.height, : tile.width] = pixels.valid[:, columns]
+    area = np.array([tile.height * tile.width for tile in strip])
+    return TileBatch(strip, values, valid, area)

@@ -1,0 +1,163 @@
+"""Ingest: find new and changed scenes, read each once, and enter its tiles and band statistics in the catalog."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from configs import Settings, Workspace
+from imagery.catalog import Catalog, SceneRecord, survey
+from imagery.errors import ImageryError, SceneEmpty
+from imagery.quarantine import Quarantine
+from imagery.reading import SceneReader
+from imagery.sources import Scene, find_scenes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IngestPlan:
+    """What there is to do.
+
+    Attributes:
+        scenes: New and changed scenes, oldest first.
+        unchanged: Number of scenes that are in the catalog as they are.
+        quarantined: Number of scenes that were quarantined before and have not changed.
+        skipped: Files without a readable date, with the reason.
+    """
+
+    scenes: tuple[Scene, ...]
+    unchanged: int
+    quarantined: int
+    skipped: tuple[tuple[Path, str], ...]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of a scene: `reason` says why it was quarantined, and is None when it was not."""
+
+    scene_id: str
+    tiles: int
+    reason: str | None
+
+
+def plan_ingest(
+    settings: Settings, workspace: Workspace, until: date | None = None, retry_quarantined: bool = False
+) -> IngestPlan:
+    """Compare the source with the catalog.
+
+    Args:
+        settings: Where scenes lie and how they are read.
+        workspace: Where the catalog is.
+        until: Leave out scenes acquired after this date.
+        retry_quarantined: Try quarantined scenes again although neither they nor the settings have changed.
+
+    Raises:
+        ImageryError: The source cannot be listed.
+    """
+    listing = find_scenes(settings.source)
+    catalog, quarantine, key = Catalog(workspace), Quarantine(workspace), reading_key(settings)
+    todo, unchanged, quarantined = [], 0, 0
+    for scene in listing.scenes:
+        if until and scene.acquired.date() > until:
+            continue
+        record, bad = catalog.get(scene), quarantine.get(scene)
+        if record and record.key == key and record.stamp == scene.stamp:
+            unchanged += 1
+        elif bad and bad.key == _trial_key(settings) and bad.stamp == scene.stamp and not retry_quarantined:
+            quarantined += 1
+        else:
+            todo.append(scene)
+    return IngestPlan(tuple(todo), unchanged, quarantined, listing.skipped)
+
+
+def settle_grids(scenes: Iterable[Scene], settings: Settings, workspace: Workspace) -> None:
+    """Fix the grid of each location that has none, by its oldest scene that can be opened.
+
+    This is done before scenes are ingested side by side, so that the grid does not depend on which one is faster.
+    """
+    catalog = Catalog(workspace)
+    for scene in sorted(scenes, key=lambda scene: scene.acquired):
+        if catalog.grid(scene.location) is None:
+            try:
+                with SceneReader(scene, settings.source, settings.masks, settings.grid) as reader:
+                    catalog.settle_grid(scene.location, reader.grid)
+            except ImageryError as error:
+                log.debug("%s does not define a grid: %s", scene.scene_id, error)
+
+
+def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Ingested:
+    """Read one scene and enter it in the catalog, or quarantine it.
+
+    A scene whose files were touched but hold the same content is not read again.
+    """
+    catalog, quarantine, key = Catalog(workspace), Quarantine(workspace), reading_key(settings)
+    stamp = scene.stamp
+    try:
+        fingerprint = scene.fingerprint()
+        known = catalog.get(scene)
+        if known and known.key == key and known.fingerprint == fingerprint:
+            return Ingested(scene.scene_id, known.tiles, None)
+        with open_scene(scene, settings, workspace) as reader:
+            found = survey(reader, settings.source.bands, settings.grid.tile_size)
+        if found.data_fraction == 0:
+            raise SceneEmpty(f"{scene.scene_id} has no data: every pixel is nodata")
+        record = SceneRecord(
+            scene_id=scene.scene_id,
+            location=scene.location,
+            acquired=scene.acquired,
+            number=scene.number,
+            files=scene.files,
+            stamp=stamp,
+            fingerprint=fingerprint,
+            key=key,
+            tile_size=settings.grid.tile_size,
+            tiles=len(found.tiles),
+            valid_fraction=found.valid_fraction,
+            data_fraction=found.data_fraction,
+            cloud_fraction=found.cloud_fraction,
+            stats=found.stats,
+            ingested_at=datetime.now(UTC).replace(microsecond=0),
+        )
+        catalog.write(record, found.tiles)
+    except (ImageryError, OSError) as error:
+        return quarantine_scene(scene, "ingest", str(error), settings, workspace)
+    quarantine.release(scene)
+    return Ingested(scene.scene_id, record.tiles, None)
+
+
+def quarantine_scene(scene: Scene, step: str, reason: str, settings: Settings, workspace: Workspace) -> Ingested:
+    """Take a scene out of the catalog and record why."""
+    Quarantine(workspace).add(scene, step, reason, scene.stamp, _trial_key(settings))
+    Catalog(workspace).remove(scene)
+    log.warning("quarantined %s (%s): %s", scene.scene_id, step, reason)
+    return Ingested(scene.scene_id, 0, reason)
+
+
+def open_scene(scene: Scene, settings: Settings, workspace: Workspace) -> SceneReader:
+    """A scene opened on its location's grid.
+
+    Raises:
+        ImageryError: It cannot be opened or does not fit.
+    """
+    grid = Catalog(workspace).grid(scene.location)
+    return SceneReader(scene, settings.source, settings.masks, settings.grid, grid)
+
+
+def reading_key(settings: Settings) -> str:
+    """A digest of the settings that decide what is read from a scene."""
+    source = settings.source.model_dump_json(exclude={"root", "pattern", "location"})
+    return _digest(source, settings.masks.model_dump_json(), settings.grid.model_dump_json())
+
+
+def _trial_key(settings: Settings) -> str:
+    """A digest of the settings that decide whether a scene is quarantined."""
+    return _digest(reading_key(settings), settings.validation.model_dump_json())
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

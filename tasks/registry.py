@@ -1,0 +1,104 @@
+"""The registry of detectors: MLflow's registered model, whose alias `champion` is the one that scores tonight."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from configs import Settings, Workspace
+from configs.workspace import safe_name
+from tasks import tracking
+from vae.detector import Detector
+
+CHAMPION = "champion"
+DIGEST_TAG = "tilewatch.sha256"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class NoChampion(LookupError):
+    """There is no detector to score with."""
+
+
+def register(detector: Detector, settings: Settings, reason: str) -> str:
+    """Log a detector to the active run as an MLflow model, and make it the champion.
+
+    Returns:
+        Its version, e.g. "v3".
+    """
+    client = mlflow.MlflowClient()
+    with TemporaryDirectory() as folder:
+        bundle = Path(folder) / "detector"
+        detector.save(bundle)
+        digest = _digest(bundle)
+        info = mlflow.pyfunc.log_model(
+            name="detector",
+            python_model=str(ROOT / "tasks" / "served_detector.py"),
+            artifacts={"detector": str(bundle)},
+            code_paths=[str(ROOT / "vae"), str(ROOT / "configs")],
+            pip_requirements=["torch", "numpy", "scipy", "pandas", "safetensors", "pydantic", "pyyaml"],
+            metadata={"calibration_id": detector.calibration.calibration_id if detector.calibration else ""},
+        )
+    version = mlflow.register_model(info.model_uri, settings.name, tags={DIGEST_TAG: digest, "reason": reason})
+    client.set_registered_model_alias(settings.name, CHAMPION, version.version)
+    return f"v{version.version}"
+
+
+def champion_version(settings: Settings, workspace: Workspace) -> str:
+    """The version of the champion, e.g. "v3".
+
+    Raises:
+        NoChampion: Nothing was trained yet.
+    """
+    return f"v{_champion(settings, workspace).version}"
+
+
+def load_champion(settings: Settings, workspace: Workspace) -> tuple[Detector, str]:
+    """The champion and its version. Its files are copied to the workspace once, and checked against their digest.
+
+    Raises:
+        NoChampion: Nothing was trained yet.
+        DetectorError: The files are damaged, or not those that were registered.
+    """
+    version = _champion(settings, workspace)
+    folder = workspace.models / safe_name(settings.name) / f"v{version.version}"
+    expected = version.tags.get(DIGEST_TAG)
+    if not folder.is_dir() or _digest(folder) != expected:
+        uri = f"models:/{settings.name}/{version.version}"
+        with TemporaryDirectory() as download:
+            model = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=download))
+            bundle = model / "artifacts" / "detector"
+            found = _digest(bundle)
+            if found != expected:
+                raise NoChampion(
+                    f"the files of {settings.name} v{version.version} have the digest {found[:12]}, not "
+                    f"{str(expected)[:12]} as registered: somebody changed them. Train again or restore them"
+                )
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(bundle, folder)
+    return Detector.load(folder), f"v{version.version}"
+
+
+def _champion(settings: Settings, workspace: Workspace) -> mlflow.entities.model_registry.ModelVersion:
+    tracking.connect(settings, workspace)
+    try:
+        return mlflow.MlflowClient().get_model_version_by_alias(settings.name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise NoChampion(
+            f"there is no champion of {settings.name} in {mlflow.get_tracking_uri()}: run `tilewatch train` first"
+        ) from None
+
+
+def _digest(folder: Path) -> str:
+    """A digest of the names and contents of the files of a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

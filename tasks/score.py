@@ -1,0 +1,193 @@
+"""Score: a scene becomes scores (GeoParquet), a heatmap (COG), latents (Parquet) and what drift is measured on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from configs import Settings, Workspace
+from configs.workspace import safe_name, whole_file, write_text
+from imagery.catalog import SceneRecord, scene_file
+from imagery.outputs import heatmap, write_scores
+from imagery.reading import SceneReader
+from imagery.tiles import TileBatch, read_tiles
+from tasks.ingest import open_scene, reading_key
+from vae.detector import Detector, TileScores
+from vae.drift import Profile
+from vae.errors import DetectorError
+
+
+@dataclass(frozen=True)
+class SceneScores:
+    """The files of a scored scene."""
+
+    scene_id: str
+    scores: Path
+    heatmap: Path
+    latents: Path
+    profile: Path
+
+    @property
+    def complete(self) -> bool:
+        """True when all files are there; the profile is written last."""
+        return all(path.exists() for path in (self.scores, self.heatmap, self.latents, self.profile))
+
+
+def score_files(workspace: Workspace, detector_version: str, record: SceneRecord) -> SceneScores:
+    """Where the scores of a scene are kept."""
+    scores = workspace.scores / safe_name(detector_version)
+    return SceneScores(
+        record.scene_id,
+        scores=scene_file(workspace, scores, record, ".parquet"),
+        heatmap=scene_file(workspace, scores, record, "_anomaly.tif"),
+        latents=latents_file(workspace, detector_version, record),
+        profile=scene_file(workspace, scores, record, "_profile.json"),
+    )
+
+
+def latents_file(workspace: Workspace, detector_version: str, record: SceneRecord) -> Path:
+    """Where the latents of a scene are kept."""
+    return scene_file(workspace, workspace.latents / safe_name(detector_version), record, ".parquet")
+
+
+def observe(
+    detector: Detector, reader: SceneReader, calibrated: bool
+) -> Iterator[tuple[TileBatch, TileScores]]:
+    """Every tile of a scene with what the detector says of it: the one way tiles meet a detector."""
+    for batch in read_tiles(reader, detector.tile_size):
+        yield batch, detector.score(batch.values, batch.valid, area=batch.area, calibrated=calibrated)
+
+
+def score_scene(
+    record: SceneRecord, detector: Detector, detector_version: str, settings: Settings, workspace: Workspace
+) -> SceneScores:
+    """Score a scene, unless its files are there already.
+
+    Args:
+        record: The scene, from the catalog.
+        detector: A calibrated detector.
+        detector_version: Its version, e.g. "v3"; names the folder, and stands in every row.
+        settings: How the scene is read.
+        workspace: Where the scene is catalogued and its scores are kept.
+
+    Returns:
+        Where its files are. The same scene and detector give the same bytes.
+
+    Raises:
+        ImageryError: The scene can no longer be read.
+        DetectorError: The detector does not fit the scene's bands, or is not calibrated.
+    """
+    files = score_files(workspace, detector_version, record)
+    if files.complete:
+        return files
+    check_fit(detector, settings)
+    rows, latents, profile = [], [], Profile()
+    calibration = detector.calibration
+    calibration_id = calibration.calibration_id if calibration else ""
+    tags = {"detector_version": detector_version, "scene_id": record.scene_id, "calibration_id": calibration_id}
+    with open_scene(record.scene, settings, workspace) as reader:
+        geometry = reader.grid.footprints(reader.grid.tiles(detector.tile_size))
+        with heatmap(files.heatmap, reader.grid, detector.score_settings.name, tags) as image:
+            for batch, scores in observe(detector, reader, calibrated=True):
+                window = reader.grid.strip_window(batch.tiles)
+                image.write(_strip(batch, scores.heatmap, reader.grid.width), window)
+                rows.append(_rows(batch, scores, record))
+                latents.append(latent_rows(batch, scores, record))
+                counts = detector.histograms(batch.values, batch.valid, scores)
+                profile = profile.add(record.location, record.day, counts)
+    table = gpd.GeoDataFrame(pd.concat(rows, ignore_index=True), geometry=geometry, crs="EPSG:4326")
+    table = table.assign(detector_version=detector_version, calibration_id=calibration_id)
+    write_latents(files.latents, latents)
+    write_scores(files.scores, table)
+    write_profile(files.profile, profile)
+    return files
+
+
+def check_fit(detector: Detector, settings: Settings) -> None:
+    """Refuse a detector that was made for scenes read in another way.
+
+    Raises:
+        DetectorError: Other bands, or other settings of source, masks or grid.
+    """
+    if detector.bands != settings.source.bands:
+        raise DetectorError(
+            f"the detector was trained on bands {', '.join(detector.bands)}, source.bands is "
+            f"{', '.join(settings.source.bands)}: train again, or set source.bands back"
+        )
+    if detector.metadata.get("reading_key") != reading_key(settings):
+        raise DetectorError(
+            "the detector was trained on scenes read with other settings of source, masks or grid: set them back, or "
+            "train again"
+        )
+
+
+def write_profile(path: Path, profile: Profile) -> None:
+    """Write what drift is measured on."""
+    about, arrays = profile.to_arrays()
+    content = {"about": about, "arrays": {name: array.tolist() for name, array in arrays.items()}}
+    write_text(path, json.dumps(content, separators=(",", ":")))
+
+
+def read_profile(path: Path) -> Profile:
+    """The inverse of `write_profile`."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Profile.from_arrays(content["about"], {name: np.array(rows) for name, rows in content["arrays"].items()})
+
+
+def write_latents(path: Path, rows: list[pd.DataFrame]) -> None:
+    """Write the posterior means of a scene's tiles: `latent` is a list of float32, a NaN-free one only where scored."""
+    table = pa.Table.from_pandas(pd.concat(rows, ignore_index=True), preserve_index=False)
+    position = table.schema.get_field_index("latent")
+    table = table.set_column(position, "latent", table["latent"].cast(pa.list_(pa.float32())))
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def latent_rows(batch: TileBatch, scores: TileScores, record: SceneRecord) -> pd.DataFrame:
+    """The latents of a row of tiles; tiles with too little left have none."""
+    return pd.DataFrame(
+        {
+            "tile_id": [tile.tile_id(record.location) for tile in batch.tiles],
+            "location": record.location,
+            "scene_id": record.scene_id,
+            "acquired": pd.Timestamp(record.acquired),
+            "valid_fraction": scores.valid_fraction,
+            "latent": [None if reason else row for row, reason in zip(scores.latent, scores.reason, strict=True)],
+        }
+    )
+
+
+def _rows(batch: TileBatch, scores: TileScores, record: SceneRecord) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "tile_id": [tile.tile_id(record.location) for tile in batch.tiles],
+            "location": record.location,
+            "scene_id": record.scene_id,
+            "acquired": pd.Timestamp(record.acquired),
+            **pd.DataFrame([asdict(tile) for tile in batch.tiles]),
+            "valid_fraction": scores.valid_fraction,
+            "score": scores.score,
+            "p_value": scores.p_value,
+            "threshold": scores.threshold,
+            "flagged": scores.flagged,
+            "reason": pd.array(scores.reason, dtype="str"),
+            **{f"score_{name}": values for name, values in scores.components.items()},
+        }
+    )
+
+
+def _strip(batch: TileBatch, heatmaps: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """(N, S, S) heatmaps of a row of tiles side by side: (height, width)."""
+    strip = np.full((batch.tiles[0].height, width), np.nan, np.float32)
+    for tile, values in zip(batch.tiles, heatmaps, strict=True):
+        strip[:, tile.col_off : tile.col_off + tile.width] = values[: tile.height, : tile.width]
+    return strip

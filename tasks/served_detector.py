@@ -1,0 +1,28 @@
+"""The detector as an MLflow model: MLflow runs this file when it loads one, so nothing is unpickled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from vae.detector import Detector
+
+
+class ServedDetector(PythonModel):
+    """Scores tiles of physical values; NaN marks pixels that do not count."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the bundle that was logged with the model."""
+        self.detector = Detector.load(context.artifacts["detector"])
+
+    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """Scores, p-values and flags of (N, C, H, W) tiles."""
+        values = np.asarray(model_input, dtype=np.float32)
+        scores = self.detector.score(values, np.isfinite(values).all(axis=1))
+        return {"score": scores.score, "p_value": scores.p_value, "flagged": scores.flagged}
+
+
+mlflow.models.set_model(ServedDetector())

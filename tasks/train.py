@@ -1,0 +1,206 @@
+"""Train: fit the network to the training dates, look at all scenes of the split once, and calibrate."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from configs import Settings, Workspace
+from imagery.catalog import Catalog, SceneRecord
+from imagery.normalise import band_limits
+from imagery.statistics import BandStats, merge_all
+from tasks.dataset import Split, gathered, split_scenes
+from tasks.ingest import open_scene, reading_key
+from tasks.score import latent_rows, observe
+from vae.calibration import Basis
+from vae.detector import Detector
+from vae.drift import Profile
+from vae.normalisation import Normalisation
+from vae.training import EpochMetrics, Fitted, TileArrays, fit
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("tilewatch", "torch", "numpy", "rasterio")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A few tiles to look at: (N, C, H, W) physical values, (N, H, W) masks, and what the network expects."""
+
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    expected: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted network in its bundle, not yet calibrated."""
+
+    detector: Detector
+    fitted: Fitted
+    split: Split
+    sample: Sample
+
+
+def training_stats(scenes: tuple[SceneRecord, ...], bands: tuple[str, ...]) -> dict[str, BandStats]:
+    """Statistics of each band over some scenes."""
+    return {band: merge_all([record.stats[band] for record in scenes]) for band in bands}
+
+
+def train_detector(
+    settings: Settings,
+    workspace: Workspace,
+    reason: str = "",
+    on_scene: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+) -> Trained:
+    """Fit a network to the training dates of the catalog.
+
+    Interrupted work goes on from its last epoch when it is started again with the same settings and scenes.
+
+    Raises:
+        NothingToTrain: No usable scene or tile in the training period.
+        Diverged: The loss became infinite or NaN.
+    """
+    split = split_scenes(settings, usable_scenes(settings, workspace))
+    stats = training_stats(split.train, settings.source.bands)
+    limits = band_limits(stats, settings.normalise)
+    normalisation = Normalisation.from_limits(limits, log=settings.normalise.log, clip=settings.normalise.clip)
+    data = data_fingerprint(split)
+    checkpoint = workspace.models / "checkpoints" / f"{data[:16]}.safetensors"
+    with gathered(split.train, settings, workspace, settings.train.max_tiles, on_scene) as tiles:
+        held_out_limit = max(1, settings.train.max_tiles // 4)
+        if split.validation:
+            with gathered(split.validation, settings, workspace, held_out_limit) as held_out:
+                fitted = _fit(tiles, held_out, normalisation, settings, checkpoint, on_epoch)
+        else:
+            fitted = _fit(tiles, None, normalisation, settings, checkpoint, on_epoch)
+        pick = np.linspace(0, len(tiles) - 1, min(8, len(tiles))).astype(int)
+        sample_values, sample_valid = np.array(tiles.values[pick]), np.array(tiles.valid[pick])
+        training_tiles = len(tiles)
+    detector = Detector(
+        network=fitted.network,
+        normalisation=normalisation,
+        tile_size=settings.grid.tile_size,
+        score_settings=settings.score,
+        seed=settings.seed,
+        metadata={
+            "bands": list(settings.source.bands),
+            "reading_key": reading_key(settings),
+            "locations": sorted({record.location for record in split.scenes}),
+            "training_dates": _days(split.train),
+            "validation_dates": _days(split.validation),
+            "calibration_dates": _days(split.calibrate),
+            "training_tiles": training_tiles,
+            "data_fingerprint": data,
+            "band_ranges": {band: [stat.percentile(2), stat.percentile(98)] for band, stat in stats.items()},
+            "rgb_limits": {band: [stat.percentile(1), stat.percentile(99)] for band, stat in stats.items()},
+            "reason": reason,
+            "versions": {name: version(name) for name in PACKAGES},
+        },
+    )
+    sample = Sample(sample_values, sample_valid, detector.expected(sample_values, sample_valid))
+    return Trained(detector, fitted, split, sample)
+
+
+def usable_scenes(settings: Settings, workspace: Workspace) -> list[SceneRecord]:
+    """The scenes of the catalog that were read with these settings."""
+    key = reading_key(settings)
+    scenes = Catalog(workspace).scenes()
+    stale = [record.scene_id for record in scenes if record.key != key]
+    if stale:
+        log.warning("%d scenes were ingested with other settings and are left out, e.g. %s", len(stale), stale[0])
+    return [record for record in scenes if record.key == key]
+
+
+def observe_scenes(
+    detector: Detector,
+    scenes: tuple[SceneRecord, ...],
+    settings: Settings,
+    workspace: Workspace,
+    on_scene: Callable[[int, int], None] | None = None,
+    latents: Callable[[SceneRecord, list[pd.DataFrame]], None] | None = None,
+) -> tuple[pd.DataFrame, Profile]:
+    """Look at every tile of some scenes once, without a threshold.
+
+    Args:
+        detector: The detector; need not be calibrated.
+        scenes: From the catalog.
+        settings: How they are read.
+        workspace: Where they are catalogued.
+        on_scene: Called with (scenes done, scenes in all).
+        latents: Called with each scene's latents, row of tiles by row of tiles.
+
+    Returns:
+        One row a tile with `scene_id, day, score` (NaN for tiles without), and what drift is measured against.
+    """
+    frames, profile = [], Profile()
+    for done, record in enumerate(scenes, start=1):
+        rows = []
+        with open_scene(record.scene, settings, workspace) as reader:
+            for batch, scores in observe(detector, reader, calibrated=False):
+                frames.append(pd.DataFrame({"scene_id": record.scene_id, "day": record.day, "score": scores.score}))
+                counts = detector.histograms(batch.values, batch.valid, scores)
+                profile = profile.add(record.location, record.day, counts)
+                if latents:
+                    rows.append(latent_rows(batch, scores, record))
+        if latents:
+            latents(record, rows)
+        if on_scene:
+            on_scene(done, len(scenes))
+    return pd.concat(frames, ignore_index=True), profile
+
+
+def calibrate_detector(
+    detector: Detector, scores: pd.DataFrame, scenes: tuple[SceneRecord, ...], basis: Basis, settings: Settings
+) -> Detector:
+    """Set the threshold by the scores of some scenes, which are taken to be normal.
+
+    Raises:
+        CalibrationError: Too few tiles for the rate asked for.
+    """
+    wanted = scores[scores["scene_id"].isin([record.scene_id for record in scenes])]
+    return detector.with_calibration(wanted["score"].to_numpy(), wanted["day"].tolist(), settings.calibration, basis)
+
+
+def data_fingerprint(split: Split) -> str:
+    """A digest of the scenes of a split and of what each is used for."""
+    digest = hashlib.sha256()
+    for name, records in (("train", split.train), ("validation", split.validation), ("calibrate", split.calibrate)):
+        for record in records:
+            digest.update(f"{name} {record.scene_id} {record.fingerprint} {record.key}\n".encode())
+    return digest.hexdigest()
+
+
+def _fit(
+    tiles: TileArrays,
+    held_out: TileArrays | None,
+    normalisation: Normalisation,
+    settings: Settings,
+    checkpoint: Path,
+    on_epoch: Callable[[EpochMetrics], None] | None,
+) -> Fitted:
+    return fit(
+        tiles,
+        held_out,
+        normalisation,
+        settings.model,
+        settings.train,
+        settings.seed,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+    )
+
+
+def _days(records: tuple[SceneRecord, ...]) -> list[str]:
+    days: set[date] = {record.day for record in records}
+    return [day.isoformat() for day in sorted(days)]

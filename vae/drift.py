@@ -1,0 +1,358 @@
+"""Is tonight's input still what the detector was made for?
+
+Everything is judged from histograms on fixed bins, one set for each location and training date. They merge by adding
+counts, so training scenes are visited once and never kept.
+
+The design in four steps. (1) A location's night is compared with the training dates of the same season at the same
+location: per band the population stability index, Kolmogorov-Smirnov and Wasserstein distances, and how far the latent
+means and the median score moved. (2) The night's statistic is the median over its locations, each weighing as many
+tiles as it has: a flood in one place is no drift, a changed sensor is seen everywhere. (3) The same number is computed
+for every training date against the other dates. How far those scatter by nature is the null, simultaneous over all
+statistics, because many are looked at every night. (4) A night alarms beyond `margin` times the null; only `patience`
+such nights in a row are drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from configs.schema import DriftSettings
+from vae.errors import DriftError
+
+BAND_BINS = 96  # over [-clip, clip], normalised units
+LATENT_BINS, LATENT_RANGE = 96, 6.0  # over ± this many prior standard deviations
+SCORE_BINS, SCORE_DECADES = 240, (-6.0, 6.0)  # over log10 of the score above the least it can be
+PSI_GROUPS = 10  # the index is computed over tenths of the baseline
+PSI_FLOOR = 1e-3  # share that an empty group is taken to hold, so that its logarithm stays finite
+FEWEST_NULL_DATES = 3
+DAYS_OF_YEAR = 365.25
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Counts of one location and date, or of several added up.
+
+    Args:
+        bands: Names.
+        clip: The bins of the bands reach from -clip to clip.
+        values: (C, 96) counts of the normalised values of the valid pixels.
+        latent: (L, 96) counts of the tiles' latent means.
+        scores: (240,) counts of the tiles' log10 scores.
+        tiles: How many tiles were counted.
+    """
+
+    bands: tuple[str, ...]
+    clip: float
+    values: np.ndarray
+    latent: np.ndarray
+    scores: np.ndarray
+    tiles: int
+
+    def __add__(self, other: Histograms) -> Histograms:
+        if (self.bands, self.clip, self.latent.shape) != (other.bands, other.clip, other.latent.shape):
+            raise DriftError("histograms of different detectors cannot be added: compute them again with one detector")
+        return Histograms(
+            self.bands,
+            self.clip,
+            self.values + other.values,
+            self.latent + other.latent,
+            self.scores + other.scores,
+            self.tiles + other.tiles,
+        )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Histograms by (location, date): what a detector was trained on, or the nights since."""
+
+    entries: Mapping[tuple[str, date], Histograms] = field(default_factory=dict)
+
+    def add(self, location: str, day: date, histograms: Histograms) -> Profile:
+        """A profile with these counts added to those of the location and date."""
+        return self.merge(Profile({(location, day): histograms}))
+
+    def merge(self, other: Profile) -> Profile:
+        """Both together; counts of the same location and date are added, in any order the same."""
+        entries = dict(self.entries)
+        for key, histograms in other.entries.items():
+            entries[key] = entries[key] + histograms if key in entries else histograms
+        return Profile(dict(sorted(entries.items())))
+
+    def night(self, day: date) -> dict[str, Histograms]:
+        """The histograms of one date, by location."""
+        return {location: histograms for (location, when), histograms in self.entries.items() if when == day}
+
+    @property
+    def dates(self) -> list[date]:
+        """All dates, in order."""
+        return sorted({day for _, day in self.entries})
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What describes it, for JSON, and its arrays; the inverse of `from_arrays`."""
+        entries = list(self.entries.values())
+        about = {
+            "bands": list(entries[0].bands) if entries else [],
+            "clip": entries[0].clip if entries else 0.0,
+            "entries": [
+                [location, day.isoformat(), self.entries[location, day].tiles] for location, day in self.entries
+            ],
+        }
+        arrays = {name: np.stack([getattr(entry, name) for entry in entries]) for name in _ARRAYS} if entries else {}
+        return about, arrays
+
+    @classmethod
+    def from_arrays(cls, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Profile:
+        """Rebuild from what `to_arrays` gave."""
+        bands, clip = tuple(about["bands"]), float(about["clip"])
+        return cls(
+            {
+                (location, date.fromisoformat(day)): Histograms(
+                    bands, clip, tiles=int(tiles), **{name: arrays[name][number] for name in _ARRAYS}
+                )
+                for number, (location, day, tiles) in enumerate(about["entries"])
+            }
+        )
+
+
+_ARRAYS = ("values", "latent", "scores")
+
+
+def histograms(
+    bands: Sequence[str],
+    clip: float,
+    x: np.ndarray,
+    valid: np.ndarray,
+    latent: np.ndarray,
+    scores: np.ndarray,
+    least_score: float = 0.0,
+) -> Histograms:
+    """Count the tiles that have a score; the remains of clouded ones would tell of clouds.
+
+    Args:
+        bands: Names of the C bands.
+        clip: Normalised values lie within ± this.
+        x: (N, C, H, W) normalised.
+        valid: (N, H, W) bool.
+        latent: (N, L) each tile's spatial mean of each latent channel.
+        scores: (N,) NaN for a tile without a score.
+        least_score: The smallest value the score can take.
+    """
+    scored = np.isfinite(scores)
+    x, valid = x[scored], valid[scored].astype(bool)
+    decades = np.log10(np.maximum(scores[scored] - least_score, 10.0 ** SCORE_DECADES[0]))
+    return Histograms(
+        tuple(bands),
+        float(clip),
+        np.stack([_count(x[:, band][valid], BAND_BINS, -clip, clip) for band in range(len(bands))]),
+        np.stack([_count(channel, LATENT_BINS, -LATENT_RANGE, LATENT_RANGE) for channel in latent[scored].T]),
+        _count(decades, SCORE_BINS, *SCORE_DECADES),
+        int(scored.sum()),
+    )
+
+
+def statistics(tonight: Histograms, baseline: Histograms) -> dict[str, float]:
+    """How far two sets of histograms lie apart.
+
+    Returns:
+        For each band `psi_<band>` (population stability index over tenths of the baseline), `ks_<band>` (largest
+        difference of the distribution functions) and `wasserstein_<band>` (normalised units);
+        `latent_shift`, the mean over latent channels of |difference of means| / baseline standard deviation;
+        `score_shift`, |difference of the median log10 scores|. All are 0 for equal histograms.
+    """
+    if tonight.bands != baseline.bands or tonight.clip != baseline.clip:
+        raise DriftError(
+            f"tonight has bands {', '.join(tonight.bands)}, the baseline {', '.join(baseline.bands)}: "
+            "both must come from one detector"
+        )
+    found = {}
+    width = 2 * tonight.clip / BAND_BINS
+    for number, band in enumerate(tonight.bands):
+        now, before = _shares(tonight.values[number]), _shares(baseline.values[number])
+        difference = np.abs(np.cumsum(now) - np.cumsum(before))
+        found[f"psi_{band}"] = _psi(now, before)
+        found[f"ks_{band}"] = float(difference.max())
+        found[f"wasserstein_{band}"] = float(difference.sum() * width)
+    found["latent_shift"] = _latent_shift(tonight.latent, baseline.latent)
+    found["score_shift"] = abs(_median(tonight.scores) - _median(baseline.scores))
+    return found
+
+
+def baseline_for(
+    profile: Profile, location: str, day: date, settings: DriftSettings, without: date | None = None
+) -> Histograms | None:
+    """What training saw at this location and time of the year, in whatever year; None for an unknown location.
+
+    Args:
+        profile: Of the training dates.
+        location: Where.
+        day: The night that is judged.
+        settings: With fewer than `min_dates` dates within `season_days` of the day of the year, all dates are taken.
+        without: A date to leave out.
+    """
+    dates = {when: found for (where, when), found in profile.entries.items() if where == location and when != without}
+    season = [found for when, found in dates.items() if days_of_year_apart(when, day) <= settings.season_days]
+    return _sum(season if len(season) >= settings.min_dates else dates.values())
+
+
+def days_of_year_apart(one: date, other: date) -> float:
+    """Days between two dates when the year is a circle: 31 December and 1 January are one day apart."""
+    apart = abs(one.timetuple().tm_yday - other.timetuple().tm_yday)
+    return min(apart, DAYS_OF_YEAR - apart)
+
+
+def night_statistics(
+    night: Mapping[str, Histograms],
+    profile: Profile,
+    day: date,
+    settings: DriftSettings,
+    without: date | None = None,
+) -> dict[str, float] | None:
+    """One night against training: the median over its locations, weighed by tiles.
+
+    Args:
+        night: Histograms of the night by location.
+        profile: Of the training dates.
+        day: The night's date.
+        settings: `season_days`, `min_dates`, `min_tiles`.
+        without: A training date to leave out, when the night is that date itself.
+
+    Returns:
+        None when fewer than `min_tiles` tiles can be compared: too cloudy for a verdict.
+    """
+    found, weights = [], []
+    for location, tonight in sorted(night.items()):
+        baseline = baseline_for(profile, location, day, settings, without)
+        if tonight.tiles and baseline is not None and baseline.tiles:
+            found.append(statistics(tonight, baseline))
+            weights.append(tonight.tiles)
+    if not found or sum(weights) < settings.min_tiles:
+        return None
+    return {name: _weighted_median([one[name] for one in found], weights) for name in found[0]}
+
+
+def null_by_dates(profile: Profile, settings: DriftSettings) -> dict[str, float]:
+    """How far training dates lie from each other by nature.
+
+    Every training date is judged as if it were tonight, against the others. The 95th percentiles of the statistics are
+    then widened by one common factor, such that 95 % of the dates lie below *all* of them at once.
+
+    Raises:
+        DriftError: Fewer than three dates can be judged.
+    """
+    judged = []
+    for day in profile.dates:
+        found = night_statistics(profile.night(day), profile, day, settings, without=day)
+        if found is not None:
+            judged.append(found)
+    if len(judged) < FEWEST_NULL_DATES:
+        raise DriftError(
+            f"{len(judged)} training dates can be compared with others of their location, {FEWEST_NULL_DATES} are "
+            "needed to know how far nights lie apart by nature: train on more dates, or lower drift.min_tiles"
+        )
+    table = np.array([list(found.values()) for found in judged])
+    alone = np.maximum(np.percentile(table, 95, axis=0), 1e-9)
+    together = max(1.0, float(np.percentile((table / alone).max(axis=1), 95)))
+    return {name: float(value * together) for name, value in zip(judged[0], alone, strict=True)}
+
+
+def verdict(found: Mapping[str, float], null: Mapping[str, float], settings: DriftSettings) -> list[str]:
+    """Why a night alarms, in words, the strongest first; empty when it does not.
+
+    Args:
+        found: From `night_statistics`.
+        null: From `null_by_dates`.
+        settings: Beyond `margin` times the null a statistic alarms.
+    """
+    if found.keys() != null.keys():
+        raise DriftError(
+            "tonight's statistics and those of training have different names: both must be of one detector"
+        )
+    times = {name: value / null[name] for name, value in found.items()}
+    return [
+        f"{_in_words(name)} {found[name]:.2g} is {times[name]:.1f} × what training dates show ({null[name]:.2g})"
+        for name in sorted(times, key=lambda name: -times[name])
+        if times[name] > settings.margin
+    ]
+
+
+def lasting(alarms: Sequence[bool | None], patience: int) -> int | None:
+    """Where the drift that lasts until now began.
+
+    Args:
+        alarms: One entry a night in date order; None for a night without a verdict, which neither counts nor breaks
+            a run.
+        patience: Alarming nights in a row that make it a drift.
+
+    Returns:
+        Index of the first alarm of the run that reaches to the end; None when there is none or it is too short.
+    """
+    run: list[int] = []
+    for index, alarm in enumerate(alarms):
+        if alarm is not None:
+            run = [*run, index] if alarm else []
+    return run[0] if len(run) >= patience else None
+
+
+def _count(values: np.ndarray, bins: int, low: float, high: float) -> np.ndarray:
+    """(bins,) int64 counts; what lies outside goes to the outermost bins."""
+    where = np.floor((values.astype(np.float64) - low) * (bins / (high - low)))
+    return np.bincount(np.clip(where, 0, bins - 1).astype(np.int64), minlength=bins)
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    return counts / max(1, counts.sum())
+
+
+def _sum(parts: Iterable[Histograms]) -> Histograms | None:
+    total: Histograms | None = None
+    for part in parts:
+        total = part if total is None else total + part
+    return total
+
+
+def _psi(now: np.ndarray, before: np.ndarray) -> float:
+    """Σ (now - before) ln(now / before) over tenths of the baseline: finer groups would measure mere emptiness."""
+    group = np.minimum((np.cumsum(before) - before / 2) * PSI_GROUPS, PSI_GROUPS - 1).astype(int)
+    now, before = (
+        np.maximum(np.bincount(group, weights=part, minlength=PSI_GROUPS), PSI_FLOOR) for part in (now, before)
+    )
+    return float(((now - before) * np.log(now / before)).sum())
+
+
+def _latent_shift(now: np.ndarray, before: np.ndarray) -> float:
+    width = 2 * LATENT_RANGE / LATENT_BINS
+    centres = -LATENT_RANGE + width * (np.arange(LATENT_BINS) + 0.5)
+    mean_now, mean_before = ((counts @ centres) / np.maximum(1, counts.sum(axis=1)) for counts in (now, before))
+    spread = (before @ centres**2) / np.maximum(1, before.sum(axis=1)) - mean_before**2
+    # A channel that is never used hardly varies; its spread cannot be known to better than a bin.
+    return float(np.mean(np.abs(mean_now - mean_before) / np.maximum(np.sqrt(np.maximum(spread, 0)), width)))
+
+
+def _median(counts: np.ndarray) -> float:
+    """Median of the log10 scores, linear within its bin."""
+    low, high = SCORE_DECADES
+    width = (high - low) / SCORE_BINS
+    half = counts.sum() / 2
+    bin_number = int(np.searchsorted(np.cumsum(counts), half))
+    before = counts[:bin_number].sum()
+    return float(low + width * (bin_number + (half - before) / max(1, counts[bin_number])))
+
+
+def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The smallest value that, with all smaller ones, holds half of the weight; with two halves, their mean."""
+    order = np.argsort(values, kind="stable")
+    ordered, reached = np.asarray(values)[order], np.cumsum(np.asarray(weights)[order])
+    half = reached[-1] / 2
+    middle = int(np.searchsorted(reached, half))
+    return float((ordered[middle] + ordered[middle + 1]) / 2 if reached[middle] == half else ordered[middle])
+
+
+def _in_words(name: str) -> str:
+    kind, _, rest = name.partition("_")
+    kinds = {"psi": "PSI", "ks": "Kolmogorov-Smirnov", "wasserstein": "Wasserstein"}
+    return f"{rest} {kinds[kind]}" if kind in kinds else name.replace("_", " ")

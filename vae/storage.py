@@ -1,0 +1,175 @@
+"""A detector on disk: `detector.json`, and beside it one safetensors file that it names by content.
+
+Loading reads numbers and JSON, and never runs anything. The JSON is replaced last, so a kill at any moment leaves the
+old detector or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from configs.schema import ModelSettings, ScoreSettings
+from vae import detector as detectors
+from vae.calibration import Calibration
+from vae.drift import Profile
+from vae.errors import DetectorError, VaeError
+from vae.files import canonical_json, sha256, write_whole
+from vae.model import build
+from vae.normalisation import Normalisation
+from vae.training import choose_device
+
+if TYPE_CHECKING:
+    from vae.detector import Detector
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+DESCRIPTION = "detector.json"
+
+
+def save_detector(detector: Detector, folder: Path) -> None:
+    """Write a detector; the same detector gives the same bytes."""
+    tensors = {f"network/{name}": tensor.cpu().contiguous() for name, tensor in detector.network.state_dict().items()}
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "normalisation": detector.normalisation.to_dict(),
+        "model": detector.model.model_dump(mode="json"),
+        "score": detector.score_settings.model_dump(mode="json"),
+        "tile_size": detector.tile_size,
+        "seed": detector.seed,
+        "calibration": None,
+        "profile": None,
+        "metadata": dict(detector.metadata),
+    }
+    if detector.calibration is not None:
+        made = detector.calibration
+        about["calibration"] = {**made.to_dict(), "calibration_id": made.calibration_id}
+        tensors["calibration/scores"] = torch.from_numpy(made.scores.copy())
+        tensors["calibration/ranks"] = torch.from_numpy(made.ranks.copy())
+    if detector.profile is not None:
+        about["profile"], arrays = detector.profile.to_arrays()
+        tensors |= {f"profile/{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+    weights = save(tensors)
+    digest = sha256(weights)
+    about["weights"] = {"file": f"weights-{digest[:12]}.safetensors", "sha256": digest}
+    about["checksum"] = sha256(canonical_json(about))
+    write_whole(folder / about["weights"]["file"], weights)
+    write_whole(folder / DESCRIPTION, canonical_json(about))
+    for left_over in folder.glob("weights-*.safetensors"):
+        if left_over.name != about["weights"]["file"]:
+            left_over.unlink()
+
+
+def load_detector(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Detector:
+    """Read a detector.
+
+    Args:
+        folder: Where it was saved.
+        device: `auto` is the device of its calibration, and without one the GPU when there is one.
+
+    Raises:
+        DetectorError: Missing, incomplete, altered or too new files, or a calibration made by another runtime.
+    """
+    about = _read_description(folder)
+    try:
+        content = (folder / about["weights"]["file"]).read_bytes()
+        if sha256(content) != about["weights"]["sha256"]:
+            raise DetectorError(
+                f"{folder / about['weights']['file']} is not what {DESCRIPTION} describes (its sha256 differs): "
+                "it is incomplete or was altered, so fetch or train the detector again"
+            )
+        tensors = load(content)
+        made = _calibration(about["calibration"], tensors)
+        where = choose_device(made.runtime["device"] if device == "auto" and made else device)  # type: ignore[arg-type]
+        if made is not None:
+            _check_runtime(made, detectors.runtime_of(where))
+        normalisation = Normalisation.from_dict(about["normalisation"])
+        network = build(len(normalisation.bands), ModelSettings(**about["model"]), seed=0)
+        network.load_state_dict(_group(tensors, "network"))
+        profile = about["profile"]
+        arrays = {name: tensor.numpy() for name, tensor in _group(tensors, "profile").items()}
+        return detectors.Detector(
+            network=network.to(where),
+            normalisation=normalisation,
+            score_settings=ScoreSettings(**about["score"]),
+            tile_size=about["tile_size"],
+            seed=about["seed"],
+            calibration=made,
+            profile=None if profile is None else Profile.from_arrays(profile, arrays),
+            metadata=about["metadata"],
+        )
+    except DetectorError:
+        raise
+    except (
+        VaeError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ValidationError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        raise DetectorError(f"the detector in {folder} cannot be loaded: {error}") from error
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        about = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DetectorError(f"there is no detector in {folder}: {DESCRIPTION} cannot be read ({error})") from error
+    except ValueError as error:
+        raise DetectorError(f"{path} is not JSON ({error}): it is incomplete or was altered") from error
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+        raise DetectorError(f"{path} does not describe a detector: it names no format")
+    if about["format"] > FORMAT:
+        raise DetectorError(
+            f"{path} has format {about['format']}, this version reads up to {FORMAT}: update tilewatch, or train again"
+        )
+    stated = about.pop("checksum", None)
+    if stated != sha256(canonical_json(about)):
+        raise DetectorError(
+            f"{path} was altered or is incomplete (its checksum differs): fetch or train the detector again"
+        )
+    if Path(about["weights"]["file"]).name != about["weights"]["file"]:
+        raise DetectorError(f"{path} names a weights file outside its own folder: {about['weights']['file']}")
+    return about
+
+
+def _calibration(about: dict[str, Any] | None, tensors: dict[str, torch.Tensor]) -> Calibration | None:
+    if about is None:
+        return None
+    arrays = {name: tensor.numpy() for name, tensor in _group(tensors, "calibration").items()}
+    made = Calibration.from_dict(about, np.array(arrays["scores"]), np.array(arrays["ranks"]))
+    if made.calibration_id != about["calibration_id"]:
+        raise DetectorError("the detector's calibration is not the one it names: calibrate again")
+    return made
+
+
+def _check_runtime(made: Calibration, here: dict[str, str]) -> None:
+    differing = [key for key in ("backend", "device", "dtype") if made.runtime.get(key) != here[key]]
+    if differing:
+        raise DetectorError(
+            "the detector was calibrated with "
+            + ", ".join(f"{key} {made.runtime.get(key)}" for key in differing)
+            + " and would run with "
+            + ", ".join(f"{key} {here[key]}" for key in differing)
+            + ": its threshold would not hold, so calibrate again here"
+        )
+    if made.runtime.get("torch") != here["torch"]:
+        log.warning("the detector was calibrated with torch %s, this is %s", made.runtime.get("torch"), here["torch"])
+
+
+def _group(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    return {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.split("/", 1)[0] == name}
