@@ -25,6 +25,11 @@ class Tile:
     height: int
     width: int
 
+    @property
+    def window(self) -> Window:
+        """The pixels it covers."""
+        return Window(self.col_off, self.row_off, self.width, self.height)
+
     def tile_id(self, location: str) -> str:
         """`<location>-r<row>-c<column>`, in pixels of the location's grid."""
         return f"{location}-r{self.row_off:05d}-c{self.col_off:05d}"

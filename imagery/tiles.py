@@ -1,4 +1,4 @@
-"""Tiles as arrays: what the model is given, read a row of tiles at a time."""
+"""Tiles as arrays: what the model is given, read some rows of tiles at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagery.reading import Pixels, SceneReader
 
 @dataclass(frozen=True)
 class TileBatch:
-    """Tiles of one row of a scene.
+    """Some tiles of a scene.
 
     Attributes:
         tiles: Where they lie.
@@ -29,21 +29,41 @@ class TileBatch:
     area: NDArray[np.int64]
 
 
-def read_tiles(reader: SceneReader, tile_size: int, only: set[tuple[int, int]] | None = None) -> Iterator[TileBatch]:
-    """The tiles of a scene, one row of tiles at a time.
+def read_tiles(
+    reader: SceneReader, tile_size: int, only: set[tuple[int, int]] | None = None, at_least: int = 1
+) -> Iterator[TileBatch]:
+    """The tiles of a scene, some rows of tiles at a time.
 
     Args:
         reader: The open scene.
         tile_size: Side of a tile, pixels.
         only: (row_off, col_off) of the tiles wanted; None for all. Rows without any are not read.
+        at_least: Rows are joined until they hold so many tiles, so that small scenes fill a network's batch.
 
     Raises:
         SceneUnreadable: A block that cannot be read.
     """
+    held: list[TileBatch] = []
     for strip in reader.grid.strips(tile_size):
         wanted = [tile for tile in strip if only is None or (tile.row_off, tile.col_off) in only]
         if wanted:
-            yield _cut(reader.read(reader.grid.strip_window(strip)), wanted, tile_size)
+            held.append(_cut(reader.read(reader.grid.strip_window(strip)), wanted, tile_size))
+        if sum(len(batch.tiles) for batch in held) >= at_least:
+            yield _join(held)
+            held = []
+    if held:
+        yield _join(held)
+
+
+def _join(batches: list[TileBatch]) -> TileBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return TileBatch(
+        [tile for batch in batches for tile in batch.tiles],
+        np.concatenate([batch.values for batch in batches]),
+        np.concatenate([batch.valid for batch in batches]),
+        np.concatenate([batch.area for batch in batches]),
+    )
 
 
 def _cut(pixels: Pixels, strip: list[Tile], tile_size: int) -> TileBatch:

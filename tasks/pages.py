@@ -334,7 +334,7 @@ def curve(history: Sequence[tuple[str, float]], limit: float) -> Curve | None:
     room = (high - low) or 1.0
     try:
         days = [datetime.fromisoformat(day) for day, _ in history]
-        times = [(day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp() for day in days]
+        times = [(day if day.tzinfo else day.replace(tzinfo=None)).timestamp() for day in days]
     except ValueError:
         times = [float(place) for place in range(len(history))]
     span = (max(times) - min(times)) or 1.0
@@ -401,7 +401,7 @@ def _address(link: str) -> str | None:
 def _place(value: float, scale: tuple[float, float]) -> str:
     """Say where a number lies between the ends of a scale, in percent for a style sheet."""
     low, high = scale
-    position = (value - low) / (high - low) if math.isfinite(value) else float(value > 0)
+    position = (value - low) / (high - low) if math.isfinite(value) and high > low else float(value > 0)
     return f"{100 * min(1.0, max(0.0, position)):.1f}%"
 
 

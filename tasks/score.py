@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from configs import Settings, Workspace
 from configs.workspace import safe_name, whole_file, write_text
@@ -21,7 +20,7 @@ from imagery.outputs import heatmap, write_scores
 from imagery.reading import SceneReader
 from imagery.tiles import TileBatch, read_tiles
 from tasks.ingest import open_scene, reading_key
-from vae.detector import Detector, TileScores
+from vae.detector import BATCH, Detector, TileScores
 from vae.drift import Profile
 from vae.errors import DetectorError
 
@@ -63,7 +62,7 @@ def observe(
     detector: Detector, reader: SceneReader, calibrated: bool
 ) -> Iterator[tuple[TileBatch, TileScores]]:
     """Every tile of a scene with what the detector says of it: the one way tiles meet a detector."""
-    for batch in read_tiles(reader, detector.tile_size):
+    for batch in read_tiles(reader, detector.tile_size, at_least=BATCH):
         yield batch, detector.score(batch.values, batch.valid, area=batch.area, calibrated=calibrated)
 
 
@@ -98,8 +97,8 @@ def score_scene(
         geometry = reader.grid.footprints(reader.grid.tiles(detector.tile_size))
         with heatmap(files.heatmap, reader.grid, detector.score_settings.name, tags) as image:
             for batch, scores in observe(detector, reader, calibrated=True):
-                window = reader.grid.strip_window(batch.tiles)
-                image.write(_strip(batch, scores.heatmap, reader.grid.width), window)
+                for tile, values in zip(batch.tiles, scores.heatmap, strict=True):
+                    image.write(values[: tile.height, : tile.width], tile.window)
                 rows.append(_rows(batch, scores, record))
                 latents.append(latent_rows(batch, scores, record))
                 counts = detector.histograms(batch.values, batch.valid, scores)
@@ -183,11 +182,3 @@ def _rows(batch: TileBatch, scores: TileScores, record: SceneRecord) -> pd.DataF
             **{f"score_{name}": values for name, values in scores.components.items()},
         }
     )
-
-
-def _strip(batch: TileBatch, heatmaps: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """(N, S, S) heatmaps of a row of tiles side by side: (height, width)."""
-    strip = np.full((batch.tiles[0].height, width), np.nan, np.float32)
-    for tile, values in zip(batch.tiles, heatmaps, strict=True):
-        strip[:, tile.col_off : tile.col_off + tile.width] = values[: tile.height, : tile.width]
-    return strip

@@ -92,7 +92,7 @@ def fingerprint(
 def save_state(path: Path, state: State) -> None:
     """Replace the checkpoint."""
     tensors = {
-        f"{group}/{name}": tensor.cpu().contiguous()
+        f"{group}/{name}": tensor.cpu().contiguous().clone()  # safetensors refuses tensors that share memory
         for group in ("weights", "optimiser", "best_weights")
         for name, tensor in getattr(state, group).items()
     }

@@ -77,31 +77,15 @@ class Normalisation:
         return values.exp() if self.log else values
 
     @classmethod
-    def from_limits(cls, limits: Mapping[str, tuple[float, float]], log: bool, clip: float) -> Normalisation:
-        """Map the two physical values of each band to -1 and 1.
-
-        Args:
-            limits: (low, high) by band, in the order of the channels.
-            log: See the class.
-            clip: See the class.
-        """
-        pairs = [[math.log(max(value, DARKEST)) if log else value for value in pair] for pair in limits.values()]
-        return cls(
-            bands=tuple(limits),
-            log=log,
-            offset=tuple((low + high) / 2 for low, high in pairs),
-            scale=tuple((high - low) / 2 for low, high in pairs),
-            clip=clip,
-        )
-
-    @classmethod
     def from_limits(cls, limits: Mapping[str, tuple[float, float]], *, log: bool, clip: float) -> Normalisation:
         """Map the two physical values (low, high) of each band to -1 and 1.
 
         Raises:
             VaeError: Limits that are equal, out of order, or too dark for a logarithm.
         """
-        units = {band: tuple(math.log(max(end, DARKEST)) if log else end for end in ends) for band, ends in limits.items()}
+        units = {
+            band: tuple(math.log(max(end, DARKEST)) if log else end for end in ends) for band, ends in limits.items()
+        }
         for band, (low, high) in units.items():
             if not low < high:
                 raise VaeError(

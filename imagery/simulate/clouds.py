@@ -22,7 +22,7 @@ class Sky:
     """What lies between the ground and the sensor; arrays of (rows, columns).
 
     Attributes:
-        cloud: Opacity of cloud, 0 to 1; None: a clear sky.
+        cloud: Opacity of cloud, 0 to 1.
         shadow: Depth of cloud shadow, 0 to 1.
         cirrus: Optical thickness of thin high cloud.
         grain: Brightness pattern of the clouds, around 1.
@@ -87,7 +87,7 @@ def sky(plan: Plan, place: str, day: date, size: int, latitude: float) -> Sky | 
     rng = stream(plan.seed, "clouds", place, day)
     side = size + 2 * _MARGIN
     inner = slice(_MARGIN, _MARGIN + size)
-    opacity = np.zeros((side, side), dtype=np.float32)
+    opacity: FloatArray = np.zeros((side, side), dtype=np.float32)
     if share > 0:
         puffs = fractal(rng, (side, side), largest=rng.uniform(30, 120), slope=rng.uniform(1.9, 2.3))
         threshold = float(np.quantile(puffs[inner, inner], max(1 - share, 0.0)))

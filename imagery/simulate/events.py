@@ -19,7 +19,7 @@ from imagery.simulate.plan import Event, Plan
 from imagery.simulate.seasons import CROPS, FOREST
 
 STRIPE_PERIOD = 4  # every fourth column is off
-VISIBLE = 0.25  # a cell belongs to the event where its footprint is at least this strong
+VISIBLE = 0.15  # a cell belongs to the event where its footprint is at least this strong
 
 CHARCOAL = (0.028, 0.033, 0.042, 0.070, 0.155)
 MUD_WATER = (0.066, 0.088, 0.088, 0.046, 0.018)
@@ -44,7 +44,8 @@ class Footprint:
         event: The event.
         number: Its number in the plan, from 1.
         amount: Strength from 0 to 1 on the ground cells, of (cells, cells).
-        detail: Meaning depends on the kind: roofs of new buildings, order in which a flood recedes, rows of a clear-cut.
+        detail: By kind: brightness of new roofs (0 beside them), height above a flood's level, rows of a clear-cut;
+            elsewhere not used.
     """
 
     event: Event
@@ -205,7 +206,7 @@ def change_ground(ground: FloatArray, footprint: Footprint, day: date) -> None:
     if kind == "slick":
         # a film smooths the waves, so less light is scattered back, and emulsion shines in the infrared
         dark = np.array((0.42, 0.36, 0.24, 0.0, 0.0), dtype=np.float32)[:, None, None]
-        sheen = np.array((0.0, 0.002, 0.004, 0.016, 0.010), dtype=np.float32)[:, None, None]
+        sheen = np.array((0.0, 0.002, 0.005, 0.020, 0.012), dtype=np.float32)[:, None, None]
         ground *= 1 - dark * amount
         ground += sheen * amount
         return
@@ -216,13 +217,15 @@ def change_ground(ground: FloatArray, footprint: Footprint, day: date) -> None:
         new = np.where(footprint.detail > 0, roof, new)
     elif kind == "clear_cut":
         new = new * footprint.detail
+    elif kind == "flood":
+        new = new * np.clip(1.2 - 0.3 * footprint.detail, 0.85, 1.15)  # deeper in the middle, more mud
     ground += amount * (new - ground)
 
 
 def change_sensor(image: FloatArray, footprint: Footprint) -> None:
     """Change the image, (bands, rows, columns), where the sensor itself is at fault; in place."""
     if footprint.event.kind == "stripes":
-        offset = np.array((0.030, 0.032, 0.034, 0.045, 0.038), dtype=np.float32)[:, None, None]
+        offset = np.array((0.036, 0.040, 0.044, 0.075, 0.060), dtype=np.float32)[:, None, None]
         image += offset * np.float32(footprint.event.strength) * footprint.amount[None, ::FINE, ::FINE]
 
 

@@ -56,6 +56,7 @@ class Canvas:
     """A landscape while it is being laid out: what is painted later lies on top."""
 
     def __init__(self, rng: np.random.Generator, cells: int) -> None:
+        """Start empty, with `cells` rows and columns."""
         self.rng = rng
         self.cells = cells
         self.shape = (cells, cells)
@@ -163,9 +164,7 @@ def meander(rng: np.random.Generator, cells: int, swing: float, wavelength: floa
     return np.stack([rows, columns], axis=1)
 
 
-def curve(
-    rng: np.random.Generator, start: tuple[float, float], end: tuple[float, float], bend: float
-) -> np.ndarray:
+def curve(rng: np.random.Generator, start: tuple[float, float], end: tuple[float, float], bend: float) -> np.ndarray:
     """A smooth road between two points, as (n, 2) rows and columns; `bend` is its largest detour in cells."""
     length = float(np.hypot(end[0] - start[0], end[1] - start[1]))
     t = np.linspace(0, 1, int(3 * length) + 2)

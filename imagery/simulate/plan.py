@@ -97,6 +97,7 @@ class Plan:
     corrupt: tuple[str, date] | None = None
 
     def __post_init__(self) -> None:
+        """Refuse a plan whose parts do not fit together."""
         names = [location.name for location in self.locations]
         if len(set(names)) != len(names):
             raise ValueError(f"two locations share a name: {', '.join(names)}")
@@ -106,9 +107,13 @@ class Plan:
             raise ValueError(f"{len(self.events)} events do not fit the 8-bit masks: use at most 255")
         for event in self.events:
             if event.location not in names:
-                raise ValueError(f"a {event.kind} is planned at {event.location!r}, but there is only: {', '.join(names)}")
+                raise ValueError(
+                    f"a {event.kind} is planned at {event.location!r}, but there is only: {', '.join(names)}"
+                )
             if event.end is not None and event.end < event.start:
-                raise ValueError(f"the {event.kind} at {event.location} ends ({event.end}) before it starts ({event.start})")
+                raise ValueError(
+                    f"the {event.kind} at {event.location} ends ({event.end}) before it starts ({event.start})"
+                )
         if self.corrupt is not None and (self.corrupt[0] not in names or self.corrupt[1] not in self.dates):
             raise ValueError(f"the corrupt file {self.corrupt[0]}/{self.corrupt[1]} is none of the plan's scenes")
 
@@ -148,7 +153,8 @@ def demo_plan(seed: int = 7) -> Plan:
         Location("vendee-coast", "coast", 32630, west=589_700, north=5_154_900),
     )
     nights = tuple(date(2025, 6, 6) + timedelta(days=5 * n) for n in range(20))
-    before = tuple(date(2024, 3, 16) + timedelta(days=15 * n // 2) for n in range(59))
+    year = tuple(date(2024, 3, 16) + timedelta(days=15 * n // 2) for n in range(49))
+    spring = tuple(date(2025, 3, 21) + timedelta(days=11 * n // 2) for n in range(14))
     plain, forest, coast = (location.name for location in locations)
     events = (
         Event("burn", forest, nights[2], None, radius=24, strength=1.0),
@@ -167,7 +173,7 @@ def demo_plan(seed: int = 7) -> Plan:
     return Plan(
         seed=seed,
         locations=locations,
-        dates=before + nights,
+        dates=year + spring + nights,
         train_end=date(2025, 3, 16),
         calibrate_end=date(2025, 6, 1),
         events=events,

@@ -13,8 +13,14 @@ from imagery.simulate.plan import Location
 from imagery.simulate.seasons import codes
 
 CROP_SHARES = {
-    "wheat": 0.27, "maize": 0.23, "barley": 0.10, "rapeseed": 0.09, "sunflower": 0.11, "sugar beet": 0.07, "meadow": 0.13,
-}  # fmt: skip
+    "wheat": 0.27,
+    "maize": 0.23,
+    "barley": 0.10,
+    "rapeseed": 0.09,
+    "sunflower": 0.11,
+    "sugar beet": 0.07,
+    "meadow": 0.13,
+}
 
 
 def fields(canvas: Canvas, where: np.ndarray, sectors: int, largest: float, shares: dict[str, float]) -> FloatArray:
@@ -179,13 +185,13 @@ def forest_hills(canvas: Canvas) -> Landscape:
     fields(canvas, valley, sectors=6, largest=0.11 * cells, shares=shares)
     for _ in range(4):  # forest roads run from side to side
         first, second = rng.uniform(0.1 * cells, 0.9 * cells, 2)
-        ends = ((0.0, first), (cells - 1.0, second)) if rng.random() < 0.5 else ((first, 0.0), (second, cells - 1.0))
-        points = curve(rng, *ends, 0.15 * cells)
-        road(canvas, points, 0.5, "gravel")
+        points = curve(rng, (0.0, first), (cells - 1.0, second), 0.15 * cells)
+        road(canvas, points if rng.random() < 0.5 else points[:, ::-1], 0.5, "gravel")
     deepest = np.unravel_index(int(ndimage.gaussian_filter(height, 0.03 * cells).argmin()), canvas.shape)
     away = np.hypot(canvas.rows - deepest[0], canvas.columns - deepest[1]) / cells
     flood_level = height + 4.0 * away
-    lake = flood_level < np.quantile(flood_level, 0.045)
+    pools, _ = ndimage.label(flood_level < np.quantile(flood_level, 0.05))
+    lake = ndimage.binary_fill_holes(pools == np.bincount(pools[pools > 0]).argmax())
     open_ground = ndimage.gaussian_filter((valley & ~lake).astype(np.float32), 0.04 * cells)
     half = cells / 2
     inside = half - np.maximum(abs(canvas.rows - half), abs(canvas.columns - half))
@@ -196,8 +202,9 @@ def forest_hills(canvas: Canvas) -> Landscape:
         road(canvas, curve(rng, (float(village[0]), float(village[1])), end, 0.12 * cells), 1.4)
     canvas.paint(ndimage.binary_dilation(lake, iterations=2), "gravel")
     canvas.paint(lake, "lake")
-    smooth = ndimage.gaussian_filter(height, 2.0)
-    smooth = np.where(ndimage.binary_dilation(lake, iterations=3), smooth[lake].mean() if lake.any() else 0, smooth)
+    floor = np.quantile(height, 0.24)
+    smooth = ndimage.gaussian_filter(np.where(height < floor, floor + 0.3 * (height - floor), height), 3.5)
+    smooth[ndimage.binary_dilation(lake, iterations=3)] = smooth[lake].mean()
     sediment = 1 + 0.06 * canvas.noise(60, 2.0)
     return canvas.finish(height=(48 * smooth).astype(np.float32), sediment=sediment.astype(np.float32))
 

@@ -34,7 +34,7 @@ class Scene:
     """One acquisition.
 
     Attributes:
-        bands: Reflectance × 10 000 of (bands, rows, columns), uint16, 0 where there is no data.
+        bands: Reflectance times 10 000, of (bands, rows, columns), uint16, 0 where there is no data.
         classes: Scene classification (Sentinel-2 SCL) of (rows, columns), uint16.
         marks: Number of the event that is seen in each pixel, 0 for none, of (rows, columns), uint8.
     """
@@ -165,10 +165,10 @@ def _classify(image: FloatArray, world: World, above: clouds.Sky | None) -> np.n
     classes = np.where(index > 0.3, VEGETATION, BARE)
     classes[(shortwave < 0.035) & (index < 0.1)] = WATER_CLASS
     if above is not None:
-        classes[above.cirrus > 0.10] = CIRRUS
-        classes[ndimage.maximum_filter(above.shadow, size=3) > 0.12] = SHADOW
+        classes[above.cirrus > 0.04] = CIRRUS
+        classes[ndimage.maximum_filter(above.shadow, size=3) > 0.08] = SHADOW
         near = ndimage.maximum_filter(above.cloud, size=3)
-        classes[near > 0.07] = CLOUD_MEDIUM
+        classes[near > 0.03] = CLOUD_MEDIUM
         classes[near > 0.6] = CLOUD_HIGH
     blocks = classes[::2, ::2]
     return np.repeat(np.repeat(blocks, 2, axis=0), 2, axis=1)[: image.shape[1], : image.shape[2]].astype(np.uint16)

@@ -30,8 +30,8 @@ class Truth:
     Attributes:
         folder: Folder of the simulation.
         events: One row an event and scene in which it is seen: `location`, `acquired` (UTC, midnight), `kind`,
-            `event_id` (its number in the masks), `start` (its first day), `pixels` (seen), `visible_fraction` (share of the event's pixels that
-            neither cloud nor a swath edge hides).
+            `event_id` (its number in the masks), `start` (its first day), `pixels` (seen), `visible_fraction` (share of
+            the event's pixels that neither cloud nor a swath edge hides).
     """
 
     folder: Path
@@ -62,7 +62,10 @@ class Truth:
         Args:
             location: Name of the location.
             day: Date (or time) of the acquisition.
-            row_off, col_off, height, width: The tile, in pixels.
+            row_off: First row of the tile.
+            col_off: First column of the tile.
+            height: Rows of the tile.
+            width: Columns of the tile.
 
         Returns:
             A share from 0 to 1, and None for the kind where it is 0. Pixels under cloud show nothing.

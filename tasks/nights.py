@@ -1,0 +1,149 @@
+"""Nights: which are due, what became of each, and the record that makes a finished one recognisable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from configs import Period, Settings, Workspace
+from configs.workspace import write_text
+from imagery.catalog import SceneRecord
+from imagery.quarantine import Quarantine, QuarantineRecord
+from tasks.train import usable_scenes
+from vae.detector import Detector
+
+
+@dataclass(frozen=True)
+class NightRecord:
+    """What became of a night; kept as `reports/<night>/night.json`.
+
+    Attributes:
+        night: The UTC date its scenes were acquired.
+        detector_version: The one detector that scored it.
+        calibration_id: The calibration that made p-values of its scores.
+        scenes: Fingerprint of each scene that was used.
+        unknown: Scenes of locations the detector was never trained on, which get no score.
+        quarantined: Scenes that could not be used, with the reason.
+        tiles: Number of tiles of the scenes used.
+        scored: How many of them have a score.
+        flags: How many of those are flagged.
+        alarmed: Whether the drift statistics alarm; None when there is no verdict.
+        drift_reasons: Why they alarm, or why there is no verdict.
+        drift_began: First night of the drift that lasts until this one; None when there is none.
+        statistics: The drift statistics.
+        report: Path of the page, relative to the workspace.
+        run_id: The MLflow run.
+    """
+
+    night: date
+    detector_version: str
+    calibration_id: str
+    scenes: Mapping[str, str]
+    unknown: tuple[str, ...]
+    quarantined: Mapping[str, str]
+    tiles: int
+    scored: int
+    flags: int
+    alarmed: bool | None
+    drift_reasons: tuple[str, ...]
+    drift_began: date | None
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    report: str = ""
+    run_id: str = ""
+
+    def to_json(self) -> str:
+        """As one JSON object."""
+        return json.dumps(asdict(self), default=str, indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> NightRecord:
+        """The inverse of `to_json`."""
+        content: dict[str, Any] = json.loads(text)
+        began = content["drift_began"]
+        return cls(
+            **content
+            | {
+                "night": date.fromisoformat(content["night"]),
+                "drift_began": date.fromisoformat(began) if began else None,
+                "unknown": tuple(content["unknown"]),
+                "drift_reasons": tuple(content["drift_reasons"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night that is due: its scenes, and those that cannot be used."""
+
+    night: date
+    scenes: tuple[SceneRecord, ...]
+    quarantined: tuple[QuarantineRecord, ...]
+
+
+def night_folder(workspace: Workspace, night: date) -> Path:
+    """Where the page and the record of a night are."""
+    return workspace.reports / night.isoformat()
+
+
+def read_night(workspace: Workspace, night: date) -> NightRecord | None:
+    """The record of a finished night; None when it is not finished."""
+    path = night_folder(workspace, night) / "night.json"
+    return NightRecord.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_night(workspace: Workspace, record: NightRecord) -> None:
+    """Finish a night: its record is the last thing written."""
+    write_text(night_folder(workspace, record.night) / "night.json", record.to_json())
+
+
+def past_nights(workspace: Workspace, before: date, detector_version: str) -> list[NightRecord]:
+    """The finished nights before a date that this detector scored, oldest first."""
+    records = [NightRecord.from_json(path.read_text("utf-8")) for path in workspace.reports.glob("*/night.json")]
+    mine = [record for record in records if record.night < before and record.detector_version == detector_version]
+    return sorted(mine, key=lambda record: record.night)
+
+
+def learned_until(detector: Detector) -> date:
+    """The last date that the detector was trained, stopped or calibrated on."""
+    names = ("training_dates", "validation_dates", "calibration_dates")
+    return max(date.fromisoformat(day) for name in names for day in detector.metadata[name])
+
+
+def due_nights(
+    settings: Settings, workspace: Workspace, detector: Detector, period: Period, force: bool = False
+) -> list[Night]:
+    """The nights that have no report, or one that misses a scene, oldest first.
+
+    Args:
+        settings: How scenes are read.
+        workspace: The catalog, the quarantine and the finished nights.
+        detector: By default only nights after all that it learned from are due.
+        period: Dates to consider; its start replaces that default.
+        force: Finished nights are due as well.
+    """
+    after = learned_until(detector)
+    scenes: dict[date, list[SceneRecord]] = {}
+    quarantined: dict[date, list[QuarantineRecord]] = {}
+    for record in usable_scenes(settings, workspace):
+        scenes.setdefault(record.day, []).append(record)
+    for bad in Quarantine(workspace).records():
+        quarantined.setdefault(bad.day, []).append(bad)
+    due = []
+    for night in sorted({*scenes, *quarantined}):
+        if night not in period or (period.start is None and night <= after):
+            continue
+        candidate = Night(night, tuple(scenes.get(night, [])), tuple(quarantined.get(night, [])))
+        if force or not _finished(candidate, read_night(workspace, night)):
+            due.append(candidate)
+    return due
+
+
+def _finished(night: Night, record: NightRecord | None) -> bool:
+    if record is None:
+        return False
+    same_scenes = dict(record.scenes) == {scene.scene_id: scene.fingerprint for scene in night.scenes}
+    return same_scenes and set(record.quarantined) == {bad.scene_id for bad in night.quarantined}

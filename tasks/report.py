@@ -1,0 +1,362 @@
+"""Report: the page of a night, from its score files and the pixels of its flagged tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from configs import Settings, Workspace
+from configs.workspace import write_text
+from imagery.catalog import SceneRecord
+from imagery.errors import ImageryError
+from imagery.tiles import read_tiles
+from tasks import pages, pictures
+from tasks.drift import Drift
+from tasks.ingest import open_scene
+from tasks.nights import Night, NightRecord, night_folder
+from tasks.score import score_files
+from tasks.validate import Check, Validation
+from vae.detector import Detector
+
+QUICKLOOK_SIDE = 480
+HISTORY_NIGHTS = 30
+BASIS = {"held_out": "held_out", "validation": "validation", "training": "training"}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A scored scene and its table of scores."""
+
+    record: SceneRecord
+    scores: gpd.GeoDataFrame
+    heatmap: Path
+
+
+def read_scores(scenes: Sequence[SceneRecord], detector_version: str, workspace: Workspace) -> list[Scored]:
+    """The score tables of some scenes."""
+    found = []
+    for record in scenes:
+        files = score_files(workspace, detector_version, record)
+        found.append(Scored(record, gpd.read_parquet(files.scores), files.heatmap))
+    return found
+
+
+def write_report(
+    night: Night,
+    unknown: Sequence[SceneRecord],
+    scored: Sequence[Scored],
+    drift: Drift,
+    past: Sequence[NightRecord],
+    checks: Sequence[Check],
+    detector: Detector,
+    detector_version: str,
+    settings: Settings,
+    workspace: Workspace,
+) -> Path:
+    """Write the page of a night.
+
+    Args:
+        night: The night.
+        unknown: Scenes of locations the detector was never trained on.
+        scored: Its scored scenes.
+        drift: The verdict on the night.
+        past: Earlier nights of the same detector.
+        checks: The checks of its scenes; may be empty when they were checked on another day.
+        detector: The detector that scored.
+        detector_version: Its version.
+        settings: How many flags get pictures, and in which bands.
+        workspace: Where the page is kept.
+
+    Returns:
+        The HTML file.
+    """
+    calibration = detector.calibration
+    if calibration is None:
+        raise ValueError("a night cannot be reported without a calibrated detector")
+    flags = _ranked([scene.scores[scene.scores["flagged"]] for scene in scored])
+    shown = set(flags["tile_id"].head(settings.report.max_flags) + flags["scene_id"].head(settings.report.max_flags))
+    history = _history(flags, past, detector_version, night.night, scored, workspace)
+    views, maps = [], {}
+    for scene in scored:
+        mine = flags[flags["scene_id"] == scene.record.scene_id]
+        illustrated = mine[(mine["tile_id"] + mine["scene_id"]).isin(shown)]
+        try:
+            evidence = _evidence(scene, illustrated, detector, settings, workspace)
+            maps[scene.record.scene_id] = _map(scene, detector, settings, workspace)
+        except ImageryError:  # the numbers are kept in the score files; the page goes without pictures
+            evidence = {}
+        views += [_flag_view(row, scene, evidence.get(row["tile_id"]), history) for _, row in mine.iterrows()]
+    view = pages.NightView(
+        name=settings.name,
+        night=night.night.isoformat(),
+        detector_version=detector_version,
+        calibration_id=calibration.calibration_id,
+        basis=calibration.basis,
+        nominal_rate=calibration.false_alarm_rate,
+        tiles=sum(len(scene.scores) for scene in scored),
+        scored=sum(int(scene.scores["score"].notna().sum()) for scene in scored),
+        flagged=len(flags),
+        flags=views,
+        scenes=_scene_views(night, unknown, scored),
+        quarantined=[pages.QuarantineView(bad.scene_id, bad.step, bad.reason) for bad in night.quarantined],
+        drift=_drift_view(drift, past, night.night),
+        checks=check_views(checks),
+        maps=maps,
+        details=_details(detector),
+        created=night.night.isoformat(),
+    )
+    path = night_folder(workspace, night.night) / "report.html"
+    write_text(path, pages.render_night(view))
+    return path
+
+
+def validation_page(validation: Validation, settings: Settings, when: str) -> str:
+    """The page of all checks of a run."""
+    return pages.render_validation(pages.ValidationView(settings.name, when, check_views(validation.checks), when))
+
+
+def check_views(checks: Sequence[Check]) -> list[pages.CheckView]:
+    """Checks as the pages show them."""
+    return [
+        pages.CheckView(
+            scene=check.scene_id,
+            check=check.check,
+            column=check.column,
+            severity=check.severity,  # type: ignore[arg-type]
+            observed="–" if check.observed is None else f"{check.observed:.4g}",
+            expected=check.expected,
+            passed=check.passed,
+        )
+        for check in checks
+    ]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Pictures of a flagged tile, and each band's share of the error."""
+
+    pictures: dict[str, str]
+    band_errors: dict[str, float]
+
+
+def _ranked(flags: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+    """All flags of the night, the least likely first."""
+    if not flags:
+        return gpd.GeoDataFrame({"tile_id": [], "scene_id": []}, geometry=[], crs="EPSG:4326").astype(
+            {"tile_id": "str", "scene_id": "str"}
+        )
+    together = pd.concat(flags, ignore_index=True)
+    return together.sort_values(["p_value", "score"], ascending=[True, False], kind="stable", ignore_index=True)
+
+
+def _evidence(
+    scene: Scored, flags: gpd.GeoDataFrame, detector: Detector, settings: Settings, workspace: Workspace
+) -> dict[str, _Evidence]:
+    """Pictures of the flagged tiles of a scene, by tile id."""
+    if flags.empty:
+        return {}
+    rgb, limits = _colours(detector, settings)
+    high = _heat_limit(detector)
+    location = scene.record.location
+    places = set(zip(flags["row_off"], flags["col_off"], strict=True))
+    found = {}
+    with open_scene(scene.record.scene, settings, workspace) as reader:
+        for batch in read_tiles(reader, detector.tile_size, only=places):
+            scores = detector.score(batch.values, batch.valid, area=batch.area)
+            expected = detector.expected(batch.values, batch.valid)
+            shares = _band_shares(detector, batch.values, expected, batch.valid)
+            for index, tile in enumerate(batch.tiles):
+                window = (slice(0, tile.height), slice(0, tile.width))
+                valid = batch.valid[index][window]
+                seen = pictures.rgb_image(batch.values[index][:, *window], detector.bands, rgb, limits, valid)
+                model = pictures.rgb_image(expected[index][:, *window], detector.bands, rgb, limits, valid)
+                heat = pictures.heat_image(scores.heatmap[index][window], 0.0, high)
+                images = {"true colour": seen, "expected": model, "heatmap": heat}
+                found[tile.tile_id(location)] = _Evidence(
+                    {name: pictures.png_data_uri(image) for name, image in images.items()},
+                    dict(zip(detector.bands, shares[index].tolist(), strict=True)),
+                )
+    return found
+
+
+def _band_shares(
+    detector: Detector, values: NDArray[np.float32], expected: NDArray[np.float32], valid: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """(N, C) share of each band in the squared error of each tile, in the units that are scored."""
+    mask = torch.from_numpy(valid)
+    seen, model = (detector.normalisation.apply(torch.from_numpy(array), mask) for array in (values, expected))
+    errors = (seen - model).square().sum(dim=(2, 3)).double().numpy()
+    return np.asarray(errors / np.maximum(errors.sum(axis=1, keepdims=True), 1e-12))
+
+
+def _map(scene: Scored, detector: Detector, settings: Settings, workspace: Workspace) -> str:
+    """A small picture of the whole scene with its flags, read strip by strip."""
+    rgb, limits = _colours(detector, settings)
+    channels = [detector.bands.index(band) for band in rgb]
+    with open_scene(scene.record.scene, settings, workspace) as reader:
+        grid = reader.grid
+        factor = max(1, -(-max(grid.width, grid.height) // QUICKLOOK_SIDE))
+        values, valid = [], []
+        for strip in grid.strips(factor * max(1, 256 // factor)):
+            pixels = reader.read(grid.strip_window(strip))
+            small, usable = _shrink(pixels.values[channels], pixels.valid, factor)
+            values.append(small)
+            valid.append(usable)
+    image = pictures.rgb_image(np.concatenate(values, axis=1), rgb, rgb, limits, np.concatenate(valid))
+    states = np.where(scene.scores["score"].isna(), "unscored", np.where(scene.scores["flagged"], "flagged", "normal"))
+    marks = [
+        pictures.TileMark(row.row_off, row.col_off, row.height, row.width, state)
+        for row, state in zip(scene.scores.itertuples(), states.tolist(), strict=True)
+    ]
+    return pictures.jpeg_data_uri(pictures.location_map(image, (grid.height, grid.width), marks))
+
+
+def _shrink(
+    values: NDArray[np.float32], valid: NDArray[np.bool_], factor: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Every `factor`-th pixel: enough for a quicklook, and strips fit together."""
+    start = factor // 2
+    rows = slice(min(start, valid.shape[0] - 1), None, factor)
+    columns = slice(min(start, valid.shape[1] - 1), None, factor)
+    return values[:, rows, columns], valid[rows, columns]
+
+
+def _colours(detector: Detector, settings: Settings) -> tuple[tuple[str, str, str], dict[str, tuple[float, float]]]:
+    limits = {band: (low, high) for band, (low, high) in detector.metadata["rgb_limits"].items()}
+    return settings.report.rgb or pictures.default_rgb(detector.bands), limits
+
+
+def _heat_limit(detector: Detector) -> float:
+    """The brightest colour of every heatmap: twice the threshold, so that flags of all nights can be compared."""
+    calibration = detector.calibration
+    return 2 * abs(calibration.threshold) if calibration else 1.0
+
+
+def _flag_view(
+    row: pd.Series, scene: Scored, evidence: _Evidence | None, history: dict[str, list[tuple[str, float]]]
+) -> pages.FlagView:
+    centre = row["geometry"].centroid
+    return pages.FlagView(
+        tile_id=row["tile_id"],
+        location=row["location"],
+        acquired=row["acquired"].isoformat(),
+        score=row["score"],
+        p_value=row["p_value"],
+        threshold=row["threshold"],
+        latitude=centre.y,
+        longitude=centre.x,
+        valid_fraction=row["valid_fraction"],
+        pictures=evidence.pictures if evidence else {},
+        band_errors=evidence.band_errors if evidence else {},
+        history=history.get(row["tile_id"], []),
+        heatmap_file=scene.heatmap.name,
+        window=_window(row, scene),
+    )
+
+
+def _window(row: pd.Series, scene: Scored) -> tuple[float, float, float, float]:
+    """Left, top, width and height of a tile as shares of its location."""
+    tiles = scene.scores
+    width, height = (tiles["col_off"] + tiles["width"]).max(), (tiles["row_off"] + tiles["height"]).max()
+    return row["col_off"] / width, row["row_off"] / height, row["width"] / width, row["height"] / height
+
+
+def _history(
+    flags: gpd.GeoDataFrame,
+    past: Sequence[NightRecord],
+    detector_version: str,
+    night: date,
+    scored: Sequence[Scored],
+    workspace: Workspace,
+) -> dict[str, list[tuple[str, float]]]:
+    """Earlier scores of the flagged tiles, oldest first."""
+    wanted = set(flags["tile_id"])
+    if not wanted:
+        return {}
+    found: dict[str, list[tuple[str, float]]] = {}
+    for record in past[-HISTORY_NIGHTS:]:
+        for scene_id in record.scenes:
+            for scene in scored:
+                if not scene_id.startswith(f"{scene.record.location}/"):
+                    continue
+                day = pd.Timestamp(scene_id.split("/", 2)[1])
+                earlier = replace(scene.record, acquired=day.to_pydatetime().astimezone(scene.record.acquired.tzinfo))
+                path = score_files(workspace, detector_version, earlier).scores
+                if path.exists():
+                    table = pd.read_parquet(path, columns=["tile_id", "score"]).dropna()
+                    for tile_id, score in table.itertuples(index=False):
+                        if tile_id in wanted:
+                            found.setdefault(tile_id, []).append((record.night.isoformat(), score))
+    return found
+
+
+def _scene_views(
+    night: Night, unknown: Sequence[SceneRecord], scored: Sequence[Scored]
+) -> list[pages.SceneView]:
+    views = []
+    for scene in scored:
+        numbers = scene.scores["score"].dropna()
+        views.append(
+            pages.SceneView(
+                location=scene.record.location,
+                acquired=scene.record.acquired.isoformat(),
+                tiles=len(scene.scores),
+                scored=len(numbers),
+                flags=int(scene.scores["flagged"].sum()),
+                level=float(numbers.median()) if len(numbers) else None,
+                cloud_fraction=scene.record.cloud_fraction,
+                status="scored" if len(numbers) else "too cloudy",
+            )
+        )
+    for record in unknown:
+        reason = "no scene of this location was in the training dates: train again to include it"
+        views.append(
+            pages.SceneView(
+                location=record.location,
+                acquired=record.acquired.isoformat(),
+                tiles=record.tiles,
+                scored=0,
+                flags=0,
+                level=None,
+                cloud_fraction=record.cloud_fraction,
+                status="not trained",
+                reason=reason,
+            )
+        )
+    for bad in night.quarantined:
+        views.append(pages.SceneView(bad.location, bad.acquired, 0, 0, 0, None, None, "quarantined", bad.reason))
+    return views
+
+
+def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> pages.DriftView:
+    if drift.alarmed is None:
+        return pages.DriftView("not enough clear tiles", drift.reasons)
+    rows = [pages.DriftRow(name, value, drift.limits[name]) for name, value in drift.statistics.items()]
+    nights = [*((record.night, record.statistics) for record in past[-HISTORY_NIGHTS:]), (night, drift.statistics)]
+    history = [
+        (day.isoformat(), max(values[name] / drift.limits[name] for name in drift.limits if name in values))
+        for day, values in nights
+        if values
+    ]
+    return pages.DriftView("drift" if drift.began else "no drift", drift.reasons, rows, history)
+
+
+def _details(detector: Detector) -> dict[str, str]:
+    about = detector.metadata
+    calibration = detector.calibration
+    dates = about["training_dates"]
+    return {
+        "score": f"{detector.score_settings.name}, {detector.score_settings.pool} over the valid pixels of a tile",
+        "bands": ", ".join(detector.bands),
+        "trained on": f"{about['training_tiles']} tiles of {len(dates)} dates, {dates[0]} to {dates[-1]}",
+        "calibrated on": f"{calibration.tiles} tiles of {len(calibration.dates)} dates" if calibration else "–",
+        "tile": f"{detector.tile_size} × {detector.tile_size} pixels",
+    }

@@ -1,0 +1,436 @@
+"""The pages: everything from outside is text, nothing is loaded, and the same view gives the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass, replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.pages import (
+    CheckView,
+    DriftRow,
+    DriftView,
+    FlagView,
+    NightView,
+    QuarantineView,
+    SceneView,
+    ValidationView,
+    curve,
+    number,
+    odds,
+    rank_flags,
+    render_night,
+    render_validation,
+    share,
+    summarise,
+)
+from tasks.pictures import heat_image, png_data_uri
+
+HOSTILE = """"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}</style>&amp;\u202e\ud800"""
+VOID = {"meta", "link", "img", "br", "input", "line", "polyline", "path"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, the text between them, and a check that every element is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def words(self) -> str:
+        return " ".join(self.text.replace("\u202f", " ").split())
+
+
+def picture(seed: int, side: int = 16) -> str:
+    return png_data_uri(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def flag(place: int, pictures: dict[str, str] | None = None, **changes: Any) -> FlagView:
+    view = FlagView(
+        tile_id=f"r{place:03d}c007",
+        location="rennes",
+        acquired="2017-06-21",
+        score=0.5 + place / 1000,
+        p_value=0.0025,
+        threshold=0.4,
+        latitude=48.1173,
+        longitude=-1.6778,
+        valid_fraction=0.97,
+        pictures={"true colour": picture(0), "expected": picture(1)} if pictures is None else pictures,
+        band_errors={"B02": 0.2, "B04": 0.5, "B08": 0.3},
+        history=[("2017-05-02", 0.1), ("2017-05-22", float("nan")), ("2017-06-01", 0.2), ("2017-06-21", 0.5)],
+        heatmap_file="scores/1/rennes/2017-06-21_anomaly.tif",
+        window=(0.25, 0.5, 0.1, 0.1),
+    )
+    return replace(view, **changes)
+
+
+def night(flags: list[FlagView], **changes: Any) -> NightView:
+    view = NightView(
+        name="watch",
+        night="2017-06-21",
+        detector_version="1.0.3",
+        calibration_id="cal-7",
+        basis="held_out",
+        nominal_rate=0.01,
+        tiles=200,
+        scored=192,
+        flagged=len(flags),
+        flags=flags,
+        scenes=(
+            SceneView("rennes", "2017-06-21", 100, 96, len(flags), 0.2, 0.04, "scored"),
+            SceneView("paris", "2017-06-21", 100, 96, 0, 0.1, 0.0, "scored"),
+            SceneView("mumbai", "2017-06-21", 0, 0, 0, None, None, "quarantined", "another grid"),
+        ),
+        quarantined=(QuarantineView("mumbai/2017-06-21", "ingest", "B08.tif has another grid"),),
+        drift=DriftView(
+            "no drift", ("all within limits",), (DriftRow("PSI of B04", 0.1, 0.25),), [("a", 0.2), ("b", 0.4)]
+        ),
+        checks=(CheckView("rennes/2017-06-21", "finite", "B02", "critical", "0", "0", True),),
+        maps={"rennes": picture(3)},
+        details={"Runtime": "torch, float32"},
+        links={"Checks": "validation.html"},
+        created="2017-06-22T03:14Z",
+    )
+    return replace(view, **changes)
+
+
+def checks() -> tuple[CheckView, ...]:
+    return (
+        CheckView("a/2017", "finite", "B02", "critical", "0", "0", True),
+        CheckView("a/2017", "cloud", "", "info", "0.97", "at most 0.95", False),
+        CheckView("b/2017", "range", "B11", "warning", "0.6", "at most 0.44", False),
+        CheckView("c/2017", "plausible", "B11", "critical", "3.2", "at most 2", False),
+    )
+
+
+def poison(value):
+    """Give the same view with every text replaced by a hostile one, except data URIs."""
+    if isinstance(value, str):
+        return value if value.startswith("data:") else HOSTILE
+    if isinstance(value, dict):
+        return {f"{HOSTILE}{place}": poison(item) for place, item in enumerate(value.values())}
+    if isinstance(value, list | tuple):
+        return type(value)(poison(item) for item in value)
+    if is_dataclass(value):
+        return replace(value, **{item.name: poison(getattr(value, item.name)) for item in fields(value)})
+    return value
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        pytest.param(lambda: render_night(poison(night([flag(0), flag(1, {})]))), id="night"),
+        pytest.param(lambda: render_night(poison(night([]))), id="night without flags"),
+        pytest.param(
+            lambda: render_validation(poison(ValidationView("w", "n", checks(), "c", {"a": "b"}))), id="checks"
+        ),
+    ],
+)
+def test_hostile_text_stays_text(html):
+    source = html()
+    page = Page(source)
+    source.encode("utf-8")
+    assert "alert(1)" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert all("alert" not in tag and not any(name.startswith("on") for name in given) for tag, given in page.elements)
+    assert len(page.named("script")) <= 1
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.named("img"))
+    assert all(not link["href"].lower().startswith(("javascript", "data")) for link in page.named("a"))
+    assert all("alert" not in given.get(name, "") for _, given in page.elements for name in ("style", "class", "id"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "javascript:alert(1)",
+        "JAVA\tSCRIPT:alert(1)",
+        "\x01javascript:alert(1)",
+        "data:text/html,x",
+        "vbscript:x",
+        "//[x",
+    ],
+)
+def test_a_link_that_would_run_something_is_only_text(address):
+    for html in (
+        render_night(night([], links={"go": address})),
+        render_validation(ValidationView("w", "n", links={"go": address})),
+    ):
+        assert not [link for link in Page(html).named("a") if not link["href"].startswith("#")]
+        assert "go:" in Page(html).text
+
+
+@pytest.mark.parametrize(
+    "address", ["validation.html", "http://localhost:5000/#/runs/1", "https://example.org/a?b=1&c=2"]
+)
+def test_an_ordinary_link_can_be_followed(address):
+    (link,) = [link for link in Page(render_night(night([], links={"go": address}))).named("a") if "rel" in link]
+    assert link["href"] == address
+
+
+@pytest.mark.parametrize(
+    "html", [render_night(night([flag(0), flag(1, {})])), render_validation(ValidationView("w", "n", checks()))]
+)
+def test_the_page_needs_nothing_but_itself(html):
+    page = Page(html)
+    for _, given in page.elements:
+        for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
+            assert given.get(name, "#").startswith(("#", "data:", "geo:", "validation.html"))
+    assert not re.search(r"@import|url\(|https?://|localStorage|sessionStorage|document\.cookie|fetch\(", html)
+    (policy,) = [meta["content"] for meta in page.named("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_security_policy_allows_the_own_script_and_no_other():
+    html = render_night(night([flag(0)]))
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in html
+    assert "script-src 'none'" in render_validation(ValidationView("w", "n", checks()))
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://example.org/a.png", "data:text/html;base64,AAAA", 'data:image/png;base64,A" onload="x', "a.png"]
+)
+def test_a_picture_from_elsewhere_is_refused(uri):
+    with pytest.raises(ValueError, match="base64 data URI"):
+        render_night(night([flag(0, {"true colour": uri})]))
+    with pytest.raises(ValueError, match="base64 data URI"):
+        render_night(night([], maps={"rennes": uri}))
+
+
+def test_flags_are_ranked_by_p_value_then_score():
+    flags = [
+        flag(1, tile_id="uncalibrated", p_value=None, score=9.0),
+        flag(2, tile_id="second", p_value=0.001, score=0.5),
+        flag(3, tile_id="third", p_value=0.002, score=0.9),
+        flag(4, tile_id="first", p_value=0.001, score=0.7),
+        flag(5, tile_id="not a number", p_value=float("nan"), score=8.0),
+    ]
+    assert [entry.flag.tile_id for entry in rank_flags(flags)] == [
+        "first",
+        "second",
+        "third",
+        "uncalibrated",
+        "not a number",
+    ]
+    text = Page(render_night(night(flags))).words()
+    places = [text.index(f"tile {name}") for name in ("first", "second", "third", "uncalibrated")]
+    assert places == sorted(places)
+
+
+def test_a_flag_is_shown_with_its_evidence():
+    page = Page(render_night(night([flag(0)])))
+    text = page.words()
+    for words in (
+        "1 in 400 normal tiles look as odd",
+        "Mostly B04, 50 % of the difference",
+        "0.5 against a threshold of 0.4",
+        "48.1173° N, 1.6778° W",
+        "48.11730, -1.67780",
+        "97 % of its pixels",
+        "scores/1/rennes/2017-06-21_anomaly.tif",
+        "This tile since 2017-05-02",
+    ):
+        assert words in text
+    assert {"href": "geo:48.11730,-1.67780", "title": "Open in a map"} in page.named("a")
+    assert all(image["alt"] for image in page.named("img"))
+    assert [line["points"].count(",") for line in page.named("polyline")][:2] == [1, 2]
+
+
+def test_a_flag_on_the_map_leads_to_its_card():
+    page = Page(render_night(night([flag(0)])))
+    (link,) = [link for link in page.named("a") if link.get("aria-label") == "Flag 1"]
+    assert link["href"] == "#flag-1"
+    assert link["style"] == "left: 25.0%; top: 50.0%; width: 10.0%; height: 10.0%"
+    assert "flag-1" in [given.get("id") for given in page.named("article")]
+
+
+def test_every_link_on_the_page_has_a_target():
+    for view in (night([flag(0), flag(1, {})]), night([]), night([], quarantined=(), drift=None, checks=(), maps={})):
+        page = Page(render_night(view))
+        names = [given["id"] for _, given in page.elements if "id" in given]
+        assert len(names) == len(set(names))
+        assert {link["href"][1:] for link in page.named("a") if link["href"].startswith("#")} <= set(names)
+
+
+def test_a_night_without_flags_says_so():
+    text = Page(render_night(night([]))).words()
+    assert "Nothing stands out tonight." in text
+    assert "None of the 192 tiles scored in 2 scenes passed its threshold; about 2 are expected by chance" in text
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (night([flag(i) for i in range(7)]), "7 of the 192 tiles scored in 2 scenes passed the threshold; about 2 are"),
+        (night([flag(i) for i in range(7)]), "more than chance explains"),
+        (night([flag(0)]), "1 tile stands out tonight."),
+        (night([flag(0)]), "Chance may explain"),
+        (night([], scored=3), "hardly any is expected by chance at a false-alarm rate of 1"),
+        (night([], scored=50), "one at most is expected by chance"),
+        (night([], scored=100), "about 1 is expected by chance"),
+        (night([], scored=0), "Nothing could be scored tonight."),
+        (night([], scored=0, tiles=0, scenes=()), "No new scenes tonight."),
+    ],
+)
+def test_the_summary_puts_the_count_beside_chance(view, words):
+    assert words in " ".join(summarise(view))
+    assert words in Page(render_night(view)).words()
+
+
+def test_a_thousand_flags_stay_readable_and_a_wholly_flagged_night_too():
+    flags = [flag(i, {} if i < 970 else None) for i in range(1000)]
+    html = render_night(night(flags, flagged=1000, scored=5000))
+    page = Page(html)
+    assert len(page.named("article")) == 30
+    assert "970 more flags without pictures" in page.words()
+    assert len(html) < 1_500_000
+
+    flags = [flag(i, {}) for i in range(20_000)]
+    html = render_night(night(flags, flagged=25_000, scored=25_000))
+    assert "24,000 more flags in the score files." in Page(html).words()
+    assert len(html) < 1_500_000
+
+
+def test_a_hundred_flags_with_noisy_pictures_fit_in_ten_megabytes():
+    heat = png_data_uri(heat_image(np.random.default_rng(2).random((64, 64)), 0, 1))
+    pictures = {"true colour": picture(0, 64), "expected": picture(1, 64), "heatmap": heat}
+    assert len(render_night(night([flag(i, pictures) for i in range(100)]))) < 10_000_000
+
+
+def test_the_same_view_gives_the_same_bytes_in_another_process():
+    code = (
+        "import hashlib, sys; sys.path.insert(0, sys.argv[1]); import test_pages as t;"
+        "print(hashlib.sha256((t.render_night(t.night([t.flag(0), t.flag(1, {})]))"
+        " + t.render_validation(t.ValidationView('w', 'n', t.checks()))).encode()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code, os.path.dirname(__file__)],
+            env={**os.environ, "PYTHONHASHSEED": seed, "TZ": zone},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed, zone in (("1", "UTC"), ("2", "Asia/Kathmandu"))
+    }
+    assert len(digests) == 1
+    assert render_night(night([flag(0)])) == render_night(night([flag(0)]))
+
+
+@pytest.mark.parametrize(
+    ("basis", "words"),
+    [
+        ("training", "These p-values are optimistic."),
+        ("validation", "These p-values may be a little optimistic."),
+        ("in-scene", "basis: in-scene"),
+    ],
+)
+def test_a_calibration_not_held_out_is_said_at_the_top(basis, words):
+    text = Page(render_night(night([flag(0)], basis=basis))).words()
+    assert text.index(words) < text.index("Heatmap: as expected")
+    assert "optimistic" not in Page(render_night(night([flag(0)]))).words()
+
+
+def test_drift_is_said_at_the_top_and_explained_below():
+    drift = DriftView("drift", ("B11 is brighter",), (DriftRow("PSI of B11", 0.44, 0.25), DriftRow("flat", 0.0, 0.0)))
+    text = Page(render_night(night([], drift=drift))).words()
+    assert text.index("The input has drifted.") < text.index("B11 is brighter") < text.index("PSI of B11")
+    assert "The input has drifted." not in Page(render_night(night([]))).words()
+
+
+def test_scores_below_zero_and_not_finite_are_drawn_within_the_bar():
+    flags = [
+        flag(0, score=-1.0, threshold=-2.0),
+        flag(1, score=float("inf"), threshold=0.1),
+        flag(2, band_errors={"B02": 0.0}),
+    ]
+    html = render_night(night(flags))
+    shares = [float(text) for text in re.findall(r"(?:width|left|height): (-?[\d.]+)%", html)]
+    assert all(0 <= part <= 100 for part in shares)
+    assert 'width: 100.0%"></i><b' in html
+
+
+def test_many_bands_are_cut_to_the_ones_that_matter():
+    errors = {f"band{i:03d}": 0.001 for i in range(200)} | {"band150": 0.8}
+    text = Page(render_night(night([flag(0, band_errors=errors)]))).words()
+    assert "Mostly band150, 80 %" in text
+    assert "and 188 bands less" in text
+
+
+def test_failed_checks_come_first_the_gravest_on_top():
+    page = Page(render_validation(ValidationView("watch", "2017-06-21", checks(), "now", {})))
+    assert [given["class"] for given in page.named("tr")[1:]] == [
+        "failed critical", "failed warning", "failed info", "passed critical",
+    ]  # fmt: skip
+    text = page.words()
+    assert "3 checks failed." in text
+    assert "4 checks of 3 scenes. 1 scene failed a critical check and was set aside." in text
+    assert "All 4 Failed 3 Critical 1 Warnings 1" in text
+    assert [given["type"] for given in page.named("input")] == ["radio"] * 4
+
+
+@pytest.mark.parametrize(("rows", "words"), [((), "Nothing was checked."), (checks()[:1], "All checks passed.")])
+def test_a_clean_validation_says_so(rows, words):
+    assert words in Page(render_validation(ValidationView("watch", "2017-06-21", rows))).words()
+
+
+@pytest.mark.parametrize(
+    ("p_value", "words"),
+    [
+        (0.0025, "1 in 400"), (1.0, "1 in 1"), (0.3, "1 in 3"), (1 / 1597, "1 in 1,600"), (0.0, "under 1 in a million"),
+        (None, "not calibrated"), (float("nan"), "not calibrated"),
+    ],
+)  # fmt: skip
+def test_p_values_in_words(p_value, words):
+    assert odds(p_value) == words
+
+
+def test_numbers_are_short():
+    minus, missing = "\N{MINUS SIGN}", "\N{EN DASH}"
+    values = [number(value) for value in (0.123456, -1.5, 12345.6, None, float("nan"))]
+    assert values == ["0.1235", f"{minus}1.5", "12,346", missing, missing]
+    shares = [share(value).replace("\u202f", " ") for value in (0.01, 0.0326, 0.5, 0.00012, 0, 1, 0.999)]
+    assert shares == ["1 %", "3.3 %", "50 %", "0.01 %", "0 %", "100 %", "100 %"]
+
+
+def test_a_history_is_drawn_to_scale_with_gaps():
+    line = curve([("2020-01-01", 0.0), ("2020-01-02", 1.0), ("2020-01-03", float("nan")), ("2020-01-11", 2.0)], 1.0)
+    assert line is not None
+    assert line.pieces == ("2.0,28.0 11.6,15.0", "98.0,2.0")
+    assert line.limit == 15.0
+    assert curve([("a", 1.0), ("b", 2.0), ("c", 3.0)], 0.0).pieces[0].split()[1].startswith("50.0,")
+    assert curve([("a", 1.0), ("b", float("nan"))], 0.0) is None
