@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,10 @@ class NightRecord:
     report: str = ""
     run_id: str = ""
 
+    def judged_again(self, alarmed: bool | None) -> NightRecord:
+        """The same night with another verdict on its drift."""
+        return replace(self, alarmed=alarmed)
+
     def to_json(self) -> str:
         """As one JSON object."""
         return json.dumps(asdict(self), default=str, indent=1, ensure_ascii=False)
@@ -100,11 +104,11 @@ def write_night(workspace: Workspace, record: NightRecord) -> None:
     write_text(night_folder(workspace, record.night) / "night.json", record.to_json())
 
 
-def past_nights(workspace: Workspace, before: date, detector_version: str) -> list[NightRecord]:
-    """The finished nights before a date that this detector scored, oldest first."""
+def read_nights(workspace: Workspace, detector_version: str, before: date | None = None) -> list[NightRecord]:
+    """The finished nights that a detector scored, before a date if one is given, oldest first."""
     records = [NightRecord.from_json(path.read_text("utf-8")) for path in workspace.reports.glob("*/night.json")]
-    mine = [record for record in records if record.night < before and record.detector_version == detector_version]
-    return sorted(mine, key=lambda record: record.night)
+    mine = [record for record in records if record.detector_version == detector_version]
+    return sorted((one for one in mine if before is None or one.night < before), key=lambda one: one.night)
 
 
 def learned_until(detector: Detector) -> date:
@@ -140,6 +144,15 @@ def due_nights(
         if force or not _finished(candidate, read_night(workspace, night)):
             due.append(candidate)
     return due
+
+
+def refresh(night: Night, workspace: Workspace) -> Night:
+    """The same night, after some of its scenes may have been quarantined."""
+    quarantine = Quarantine(workspace)
+    bad = {record.scene_id: quarantine.get(record.scene) for record in night.scenes}
+    newly = tuple(record for record in bad.values() if record is not None)
+    kept = tuple(record for record in night.scenes if bad[record.scene_id] is None)
+    return Night(night.night, kept, (*night.quarantined, *newly))
 
 
 def _finished(night: Night, record: NightRecord | None) -> bool:

@@ -334,7 +334,7 @@ def curve(history: Sequence[tuple[str, float]], limit: float) -> Curve | None:
     room = (high - low) or 1.0
     try:
         days = [datetime.fromisoformat(day) for day, _ in history]
-        times = [(day if day.tzinfo else day.replace(tzinfo=None)).timestamp() for day in days]
+        times = [(day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp() for day in days]
     except ValueError:
         times = [float(place) for place in range(len(history))]
     span = (max(times) - min(times)) or 1.0

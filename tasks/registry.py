@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mlflow
+import numpy as np
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
 
 from configs import Settings, Workspace
 from configs.workspace import safe_name
 from tasks import tracking
 from vae.detector import Detector
+from vae.errors import DetectorError
 
 CHAMPION = "champion"
 DIGEST_TAG = "tilewatch.sha256"
@@ -35,34 +40,29 @@ def register(detector: Detector, settings: Settings, reason: str) -> str:
         bundle = Path(folder) / "detector"
         detector.save(bundle)
         digest = _digest(bundle)
-        info = mlflow.pyfunc.log_model(
-            name="detector",
-            python_model=str(ROOT / "tasks" / "served_detector.py"),
-            artifacts={"detector": str(bundle)},
-            code_paths=[str(ROOT / "vae"), str(ROOT / "configs")],
-            pip_requirements=["torch", "numpy", "scipy", "pandas", "safetensors", "pydantic", "pyyaml"],
-            metadata={"calibration_id": detector.calibration.calibration_id if detector.calibration else ""},
-        )
+        with warnings.catch_warnings():
+            # The signature is given, so MLflow's advice on how it could guess one does not apply.
+            warnings.simplefilter("ignore", UserWarning)
+            info = mlflow.pyfunc.log_model(
+                name="detector",
+                python_model=str(ROOT / "tasks" / "served_detector.py"),
+                artifacts={"detector": str(bundle)},
+                code_paths=[str(ROOT / "vae"), str(ROOT / "configs")],
+                signature=_signature(detector),
+                pip_requirements=["torch", "numpy", "scipy", "pandas", "safetensors", "pydantic", "pyyaml"],
+                metadata={"calibration_id": detector.calibration.calibration_id if detector.calibration else ""},
+            )
     version = mlflow.register_model(info.model_uri, settings.name, tags={DIGEST_TAG: digest, "reason": reason})
     client.set_registered_model_alias(settings.name, CHAMPION, version.version)
     return f"v{version.version}"
 
 
-def champion_version(settings: Settings, workspace: Workspace) -> str:
-    """The version of the champion, e.g. "v3".
+def champion(settings: Settings, workspace: Workspace) -> tuple[Path, str]:
+    """The folder of the champion, to be loaded with `Detector.load`, and its version, e.g. "v3". Its files are copied to the workspace once, and checked against their digest.
 
     Raises:
         NoChampion: Nothing was trained yet.
-    """
-    return f"v{_champion(settings, workspace).version}"
-
-
-def load_champion(settings: Settings, workspace: Workspace) -> tuple[Detector, str]:
-    """The champion and its version. Its files are copied to the workspace once, and checked against their digest.
-
-    Raises:
-        NoChampion: Nothing was trained yet.
-        DetectorError: The files are damaged, or not those that were registered.
+        DetectorError: The files are not those that were registered.
     """
     version = _champion(settings, workspace)
     folder = workspace.models / safe_name(settings.name) / f"v{version.version}"
@@ -74,14 +74,20 @@ def load_champion(settings: Settings, workspace: Workspace) -> tuple[Detector, s
             bundle = model / "artifacts" / "detector"
             found = _digest(bundle)
             if found != expected:
-                raise NoChampion(
+                raise DetectorError(
                     f"the files of {settings.name} v{version.version} have the digest {found[:12]}, not "
                     f"{str(expected)[:12]} as registered: somebody changed them. Train again or restore them"
                 )
             shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(bundle, folder)
-    return Detector.load(folder), f"v{version.version}"
+    return folder, f"v{version.version}"
+
+
+def _signature(detector: Detector) -> ModelSignature:
+    """Any number of tiles of physical values."""
+    shape = (-1, len(detector.bands), detector.tile_size, detector.tile_size)
+    return ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), shape)]))
 
 
 def _champion(settings: Settings, workspace: Workspace) -> mlflow.entities.model_registry.ModelVersion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from configs import Settings, Workspace
-from configs.workspace import write_text
+from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
 from imagery.errors import ImageryError
 from imagery.tiles import read_tiles
@@ -28,7 +28,6 @@ from vae.detector import Detector
 
 QUICKLOOK_SIDE = 480
 HISTORY_NIGHTS = 30
-BASIS = {"held_out": "held_out", "validation": "validation", "training": "training"}
 
 
 @dataclass(frozen=True)
@@ -78,19 +77,18 @@ def write_report(
     Returns:
         The HTML file.
     """
-    calibration = detector.calibration
-    if calibration is None:
-        raise ValueError("a night cannot be reported without a calibrated detector")
+    calibration = detector.required_calibration
     flags = _ranked([scene.scores[scene.scores["flagged"]] for scene in scored])
     shown = set(flags["tile_id"].head(settings.report.max_flags) + flags["scene_id"].head(settings.report.max_flags))
-    history = _history(flags, past, detector_version, night.night, scored, workspace)
+    history = _history(flags, night.night, detector_version, workspace)
     views, maps = [], {}
     for scene in scored:
         mine = flags[flags["scene_id"] == scene.record.scene_id]
         illustrated = mine[(mine["tile_id"] + mine["scene_id"]).isin(shown)]
         try:
             evidence = _evidence(scene, illustrated, detector, settings, workspace)
-            maps[scene.record.scene_id] = _map(scene, detector, settings, workspace)
+            if not illustrated.empty:
+                maps[scene.record.location] = _map(scene, detector, settings, workspace)
         except ImageryError:  # the numbers are kept in the score files; the page goes without pictures
             evidence = {}
         views += [_flag_view(row, scene, evidence.get(row["tile_id"]), history) for _, row in mine.iterrows()]
@@ -203,30 +201,21 @@ def _map(scene: Scored, detector: Detector, settings: Settings, workspace: Works
     channels = [detector.bands.index(band) for band in rgb]
     with open_scene(scene.record.scene, settings, workspace) as reader:
         grid = reader.grid
-        factor = max(1, -(-max(grid.width, grid.height) // QUICKLOOK_SIDE))
-        values, valid = [], []
-        for strip in grid.strips(factor * max(1, 256 // factor)):
+        # Strips are whole multiples of the factor they are shrunk by, so that they fit together.
+        factor = -(-max(grid.width, grid.height) // QUICKLOOK_SIDE)
+        strips = []
+        for strip in grid.strips(factor * max(1, detector.tile_size // factor)):
             pixels = reader.read(grid.strip_window(strip))
-            small, usable = _shrink(pixels.values[channels], pixels.valid, factor)
-            values.append(small)
-            valid.append(usable)
-    image = pictures.rgb_image(np.concatenate(values, axis=1), rgb, rgb, limits, np.concatenate(valid))
+            side = -(-max(pixels.valid.shape) // factor)
+            strips.append(pictures.shrink(pixels.values[channels], pixels.valid, side))
+    values = np.concatenate([values for values, _ in strips], axis=1)
+    image = pictures.rgb_image(values, rgb, rgb, limits, np.concatenate([valid for _, valid in strips]))
     states = np.where(scene.scores["score"].isna(), "unscored", np.where(scene.scores["flagged"], "flagged", "normal"))
     marks = [
         pictures.TileMark(row.row_off, row.col_off, row.height, row.width, state)
         for row, state in zip(scene.scores.itertuples(), states.tolist(), strict=True)
     ]
     return pictures.jpeg_data_uri(pictures.location_map(image, (grid.height, grid.width), marks))
-
-
-def _shrink(
-    values: NDArray[np.float32], valid: NDArray[np.bool_], factor: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Every `factor`-th pixel: enough for a quicklook, and strips fit together."""
-    start = factor // 2
-    rows = slice(min(start, valid.shape[0] - 1), None, factor)
-    columns = slice(min(start, valid.shape[1] - 1), None, factor)
-    return values[:, rows, columns], valid[rows, columns]
 
 
 def _colours(detector: Detector, settings: Settings) -> tuple[tuple[str, str, str], dict[str, tuple[float, float]]]:
@@ -236,8 +225,7 @@ def _colours(detector: Detector, settings: Settings) -> tuple[tuple[str, str, st
 
 def _heat_limit(detector: Detector) -> float:
     """The brightest colour of every heatmap: twice the threshold, so that flags of all nights can be compared."""
-    calibration = detector.calibration
-    return 2 * abs(calibration.threshold) if calibration else 1.0
+    return 2 * abs(detector.required_calibration.threshold)
 
 
 def _flag_view(
@@ -270,31 +258,18 @@ def _window(row: pd.Series, scene: Scored) -> tuple[float, float, float, float]:
 
 
 def _history(
-    flags: gpd.GeoDataFrame,
-    past: Sequence[NightRecord],
-    detector_version: str,
-    night: date,
-    scored: Sequence[Scored],
-    workspace: Workspace,
+    flags: gpd.GeoDataFrame, night: date, detector_version: str, workspace: Workspace
 ) -> dict[str, list[tuple[str, float]]]:
-    """Earlier scores of the flagged tiles, oldest first."""
-    wanted = set(flags["tile_id"])
-    if not wanted:
-        return {}
+    """Earlier scores of the flagged tiles by the same detector, oldest first."""
     found: dict[str, list[tuple[str, float]]] = {}
-    for record in past[-HISTORY_NIGHTS:]:
-        for scene_id in record.scenes:
-            for scene in scored:
-                if not scene_id.startswith(f"{scene.record.location}/"):
-                    continue
-                day = pd.Timestamp(scene_id.split("/", 2)[1])
-                earlier = replace(scene.record, acquired=day.to_pydatetime().astimezone(scene.record.acquired.tzinfo))
-                path = score_files(workspace, detector_version, earlier).scores
-                if path.exists():
-                    table = pd.read_parquet(path, columns=["tile_id", "score"]).dropna()
-                    for tile_id, score in table.itertuples(index=False):
-                        if tile_id in wanted:
-                            found.setdefault(tile_id, []).append((record.night.isoformat(), score))
+    for location, mine in flags.groupby("location"):
+        folder = workspace.scores / safe_name(detector_version) / safe_name(str(location))
+        earlier = sorted(path for path in folder.glob("[!.]*.parquet") if path.name < night.isoformat())
+        for path in earlier[-HISTORY_NIGHTS:]:
+            wanted = [("tile_id", "in", set(mine["tile_id"]))]
+            table = pd.read_parquet(path, columns=["tile_id", "acquired", "score"], filters=wanted).dropna()
+            for tile_id, acquired, score in table.itertuples(index=False):
+                found.setdefault(tile_id, []).append((acquired.date().isoformat(), score))
     return found
 
 
@@ -351,12 +326,12 @@ def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> pages
 
 def _details(detector: Detector) -> dict[str, str]:
     about = detector.metadata
-    calibration = detector.calibration
+    calibration = detector.required_calibration
     dates = about["training_dates"]
     return {
         "score": f"{detector.score_settings.name}, {detector.score_settings.pool} over the valid pixels of a tile",
         "bands": ", ".join(detector.bands),
         "trained on": f"{about['training_tiles']} tiles of {len(dates)} dates, {dates[0]} to {dates[-1]}",
-        "calibrated on": f"{calibration.tiles} tiles of {len(calibration.dates)} dates" if calibration else "–",
+        "calibrated on": f"{calibration.tiles} tiles of {len(calibration.dates)} dates",
         "tile": f"{detector.tile_size} × {detector.tile_size} pixels",
     }

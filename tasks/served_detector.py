@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlflow
 import numpy as np
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -18,7 +16,8 @@ class ServedDetector(PythonModel):
         """Load the bundle that was logged with the model."""
         self.detector = Detector.load(context.artifacts["detector"])
 
-    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # No type hints here: MLflow would read them as the schema of the input, which the logged signature gives.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Scores, p-values and flags of (N, C, H, W) tiles."""
         values = np.asarray(model_input, dtype=np.float32)
         scores = self.detector.score(values, np.isfinite(values).all(axis=1))

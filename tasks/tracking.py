@@ -37,7 +37,14 @@ def connect(settings: Settings, workspace: Workspace) -> str:
 
 
 @contextmanager
-def run(settings: Settings, workspace: Workspace, kind: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+def run(
+    settings: Settings,
+    workspace: Workspace,
+    kind: str,
+    name: str,
+    tags: Mapping[str, str],
+    system_metrics: bool = False,
+) -> Iterator[Run]:
     """A run of the experiment with the settings logged; it is marked as failed when the block raises.
 
     Args:
@@ -46,13 +53,31 @@ def run(settings: Settings, workspace: Workspace, kind: str, name: str, tags: Ma
         kind: What is done: train, calibrate, nightly, drift, validate; kept as the tag `tilewatch.kind`.
         name: Shown in MLflow's list of runs.
         tags: Further tags.
+        system_metrics: Log the use of processor, memory and GPU as well.
     """
     experiment = connect(settings, workspace)
     all_tags = {"tilewatch.kind": kind, **tags}
-    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=all_tags) as active:
+    with mlflow.start_run(
+        experiment_id=experiment, run_name=name, tags=all_tags, log_system_metrics=system_metrics
+    ) as active:
         mlflow.log_params(flatten(settings.model_dump(mode="json")))
         mlflow.log_dict(settings.model_dump(mode="json"), "settings.json")
         yield active
+
+
+def forget(settings: Settings, workspace: Workspace, kind: str, tags: Mapping[str, str]) -> None:
+    """Delete earlier runs of a kind with these tags: work that was cut off, or is being done again."""
+    experiment = connect(settings, workspace)
+    client = mlflow.MlflowClient()
+    wanted = {"tilewatch.kind": kind, **tags}
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
+    for found in client.search_runs([experiment], query):
+        client.delete_run(found.info.run_id)
+
+
+def log_finite(metrics: Mapping[str, float], step: int) -> None:
+    """Log the numbers that are finite to the active run."""
+    mlflow.log_metrics({metric_name(name): n for name, n in metrics.items() if math.isfinite(n)}, step=step)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

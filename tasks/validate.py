@@ -23,6 +23,7 @@ from imagery.catalog import Catalog, SceneRecord
 from tasks.ingest import quarantine_scene
 
 log = logging.getLogger(__name__)
+logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
 # Scene dates are days in UTC; a clock may be a little off, a scene of tomorrow is not.
 CLOCK_TOLERANCE_HOURS = 24.0

@@ -98,6 +98,19 @@ class Detector:
         return self.network.sigma.cpu().numpy().copy()
 
     @property
+    def required_calibration(self) -> Calibration:
+        """The calibration.
+
+        Raises:
+            CalibrationError: There is none.
+        """
+        if self.calibration is None:
+            raise CalibrationError(
+                "this detector is not calibrated, so its scores have no p-value and no threshold: calibrate it first"
+            )
+        return self.calibration
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return self.network.sigma.device
@@ -138,11 +151,7 @@ class Detector:
             ShapeError: Arrays that do not fit the detector.
             CalibrationError: `calibrated`, and the detector is not.
         """
-        calibration = self.calibration if calibrated else None
-        if calibrated and calibration is None:
-            raise CalibrationError(
-                "this detector is not calibrated, so its scores have no p-value and no threshold: calibrate it first"
-            )
+        calibration = self.required_calibration if calibrated else None
         self._check(values, valid)
         count, side = len(values), self.tile_size
         fraction, reason = self._usable(values, valid, area)

@@ -129,7 +129,7 @@ def pool(values: Tensor, valid: Tensor, how: Pool) -> Tensor:
     if how != "p90":
         raise ScoreError(f"there is no pooling {how!r}: use 'mean' or 'p90'")
     ordered = torch.where(mask, flat, math.inf).sort(dim=1).values
-    position = 0.9 * (count - 1).clamp(min=0)
+    position = 0.9 * (count - 1).clamp(min=0).double()
     below = position.floor().long()
     above = torch.minimum(below + 1, (count - 1).clamp(min=0))
     low, high = (ordered.gather(1, at[:, None])[:, 0] for at in (below, above))

@@ -82,10 +82,13 @@ def load_detector(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto")
     """
     about = _read_description(folder)
     try:
-        content = (folder / about["weights"]["file"]).read_bytes()
+        name = about["weights"]["file"]
+        if Path(name).name != name:
+            raise DetectorError(f"the detector in {folder} names a weights file outside its own folder: {name}")
+        content = (folder / name).read_bytes()
         if sha256(content) != about["weights"]["sha256"]:
             raise DetectorError(
-                f"{folder / about['weights']['file']} is not what {DESCRIPTION} describes (its sha256 differs): "
+                f"{folder / name} is not what {DESCRIPTION} describes (its sha256 differs): "
                 "it is incomplete or was altered, so fetch or train the detector again"
             )
         tensors = load(content)
@@ -142,8 +145,6 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise DetectorError(
             f"{path} was altered or is incomplete (its checksum differs): fetch or train the detector again"
         )
-    if Path(about["weights"]["file"]).name != about["weights"]["file"]:
-        raise DetectorError(f"{path} names a weights file outside its own folder: {about['weights']['file']}")
     return about
 
 

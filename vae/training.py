@@ -161,7 +161,7 @@ def fit(
                 tiles_per_second=len(train) / seconds,
                 seconds=time.perf_counter() - started,
             )
-            if not math.isfinite(metrics.elbo_train):
+            if not all(math.isfinite(elbo) for elbo in (metrics.elbo_train, metrics.elbo_held_out) if elbo is not None):
                 raise _diverged(network, state, settings, epoch, resumed_from)
             state = _after_epoch(state, metrics, network, optimiser, judged=epoch >= warmup, settings=settings)
             if checkpoint is not None:

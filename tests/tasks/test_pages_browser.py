@@ -185,6 +185,34 @@ def test_keys_go_on_from_a_flag_that_was_reached_by_a_link_of_the_map(open_page)
     assert focused(page) == "flag-4"
 
 
+def test_a_sandboxed_frame_without_storage_is_enough(open_page, pages):
+    """MLflow shows an HTML artifact as a blob in a frame that may run scripts and nothing else."""
+    page = open_page("empty")
+    page.evaluate(
+        """html => {
+            const frame = document.createElement("iframe");
+            frame.sandbox = "allow-scripts";
+            frame.width = 1000;
+            frame.height = 700;
+            frame.srcdoc = html;
+            document.body.replaceChildren(frame);
+            return new Promise(resolve => { frame.onload = resolve; });
+        }""",
+        (pages / "night.html").read_text(encoding="utf-8"),
+    )
+    frame = page.frames[1]
+    frame.get_by_role("link", name="Drift", exact=True).click()
+    assert frame.evaluate("document.activeElement.id") == "drift"
+    assert frame.evaluate("Math.abs(document.querySelector('#drift').getBoundingClientRect().top)") < 100
+    frame.get_by_role("link", name="Flag 6", exact=True).focus()
+    page.keyboard.press("Enter")
+    assert frame.evaluate("document.activeElement.id") == "flag-6"
+    assert frame.get_by_role("cell", name="tile5").is_visible()
+    frame.locator("h1").click()
+    page.keyboard.press("j")
+    assert frame.evaluate("document.activeElement.id") == "flag-1"
+
+
 def test_keys_with_a_modifier_are_left_to_the_browser(open_page):
     page = open_page("night")
     page.keyboard.press("Alt+j")

@@ -55,7 +55,8 @@ def test_masked_pixels_change_neither_loss_nor_gradient(filling):
         return objective, [values.grad, *(weight.grad for weight in network.parameters())], valid
 
     (one, gradients, valid), (other, other_gradients, _) = loss_and_gradient(0.1), loss_and_gradient(filling)
-    assert torch.isfinite(one.loss) and one.loss == other.loss
+    assert torch.isfinite(one.loss)
+    assert one.loss == other.loss
     assert all(torch.equal(left, right) for left, right in zip(gradients, other_gradients, strict=True))
     assert (other_gradients[0][~valid[:, None].expand_as(other_gradients[0])] == 0).all()
 
@@ -76,7 +77,8 @@ def test_a_tile_without_valid_pixels_contributes_nothing():
     together = sigma_vae(more_x, more_valid, *network(more_x, more_valid))
     assert together.loss.item() == pytest.approx(alone.loss.item(), rel=1e-5)
     nothing = sigma_vae(more_x[4:], more_valid[4:], *network(more_x[4:], more_valid[4:]))
-    assert nothing.loss == 0 and torch.isfinite(nothing.sigma).all()
+    assert nothing.loss == 0
+    assert torch.isfinite(nothing.sigma).all()
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,0 +1,278 @@
+"""The command line. Exit status: 0 done, 1 the work failed, 2 wrong usage or configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from configs import SettingsError, Workspace, load_settings
+from configs.workspace import DEFAULT_WORKSPACE
+
+if TYPE_CHECKING:  # Prefect takes seconds to import, and must not be before PREFECT_HOME is set
+    from flows.parameters import NightRequest, Watch
+
+app = typer.Typer(
+    name="tilewatch",
+    help="Watches places on Earth for anomalies: scenes in, a short list of unusual tiles out, every morning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(stderr=True)
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", envvar="TILEWATCH_CONFIG", help="YAML file of settings.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting that differs, e.g. train.epochs=5.")]
+Folder = Annotated[Path, typer.Option("--workspace", "-w", envvar="TILEWATCH_WORKSPACE", help="Everything is kept here.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The last line of standard output is one JSON object.")]
+Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD")]
+
+
+@app.command()
+def ingest(
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    until: Day = None,
+    retry_quarantined: Annotated[bool, typer.Option(help="Try quarantined scenes again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Enter new and changed scenes in the catalog."""
+
+    def work(watch: Watch) -> Any:
+        from flows.ingest import ingest as flow
+
+        return flow(watch, _day(until), retry_quarantined)
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
+def validate(
+    config: Config = None, overrides: Overrides = None, workspace: Folder = DEFAULT_WORKSPACE, as_json: AsJson = False
+) -> None:
+    """Check every scene of the catalog; those that fail a critical check are quarantined."""
+
+    def work(watch: Watch) -> Any:
+        from flows.validate import validate as flow
+
+        return flow(watch)
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
+def train(
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    reason: Annotated[str, typer.Option(help="Why; kept with the model.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ingest, validate, train, calibrate, and make the result the champion."""
+
+    def work(watch: Watch) -> Any:
+        from flows.parameters import TrainRequest
+        from flows.train import train as flow
+
+        return flow(watch, TrainRequest(reason=reason))
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
+def calibrate(
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    since: Day = None,
+    until: Day = None,
+    false_alarm_rate: Annotated[float | None, typer.Option(help="Share of normal tiles that may be flagged.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set the champion's threshold anew."""
+
+    def work(watch: Watch) -> Any:
+        from flows.calibrate import CalibrateRequest
+        from flows.calibrate import calibrate as flow
+
+        return flow(watch, CalibrateRequest(start=_day(since), end=_day(until), false_alarm_rate=false_alarm_rate))
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
+def nightly(
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    night: Day = None,
+    since: Day = None,
+    until: Day = None,
+    force: Annotated[bool, typer.Option(help="Report finished nights again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ingest, check, score and report all nights that are due, oldest first."""
+
+    def work(watch: Watch) -> Any:
+        from flows.nightly import NightlySummary, nothing_to_do
+        from flows.nightly import nightly as flow
+        from flows.parameters import NightRequest
+
+        request = NightRequest(night=_day(night), since=_day(since), until=_day(until), force=force)
+        settings, place = watch.open()
+        version = nothing_to_do(settings, place, request)
+        return NightlySummary(version) if version else flow(watch, request)
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
+def drift(
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    since: Day = None,
+    until: Day = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the champion's finished nights with its training."""
+
+    def work(watch: Watch) -> Any:
+        from flows.drift import drift as flow
+
+        return flow(watch, _nights(since, until))
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
+def latents(
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    since: Day = None,
+    until: Day = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the posterior means of every tile as Parquet."""
+
+    def work(watch: Watch) -> Any:
+        from flows.latents import latents as flow
+
+        return flow(watch, _nights(since, until))
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
+def demo(
+    workspace: Folder = DEFAULT_WORKSPACE / "demo",
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another landscape.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """The whole story on simulated scenes: three places, eighteen months, twenty nights, a drift and a retrain."""
+
+    def work(watch: Watch) -> Any:
+        from flows.demo import demo as run_demo
+
+        return run_demo(watch, seed)
+
+    _run(work, None, overrides, workspace, as_json)
+
+
+def main() -> None:
+    """Entry point of the `tilewatch` command."""
+    app()
+
+
+def _run(
+    work: Callable[[Watch], Any],
+    config: Path | None,
+    overrides: list[str] | None,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    """Run a command's work, show its result, and end with the right status."""
+    try:
+        load_settings(config, overrides or ())
+    except SettingsError as error:
+        _fail(error, 2, as_json)
+    _at_home(Workspace(workspace))
+    from flows import logs
+    from flows.parameters import Watch
+
+    logs.set_up(console)
+    try:
+        watch = Watch(
+            config=str(config) if config else None, workspace=str(workspace), overrides=list(overrides or [])
+        )
+        result = work(watch)
+    except SettingsError as error:
+        _fail(error, 2, as_json)
+    except (typer.BadParameter, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if not isinstance(error, logs.EXPECTED):
+            logging.getLogger(__name__).exception("unexpected failure")
+        _fail(error, 1, as_json)
+    if as_json:
+        print(json.dumps(_plain(result), ensure_ascii=False))
+    else:
+        from flows.console import show
+
+        show(result, Console())
+
+
+def _at_home(workspace: Workspace) -> None:
+    """Without a server of its own, Prefect keeps its database in the workspace. To be called before it is imported."""
+    if "PREFECT_API_URL" not in os.environ and "PREFECT_HOME" not in os.environ:
+        workspace.prefect.mkdir(parents=True, exist_ok=True)
+        os.environ["PREFECT_HOME"] = str(workspace.prefect.resolve())
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+
+def _fail(error: Exception, status: int, as_json: bool) -> NoReturn:
+    console.print(f"[bold red]{'wrong configuration' if status == 2 else 'failed'}:[/] ", end="")
+    console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps({"error": str(error), "status": status}, ensure_ascii=False))
+    raise typer.Exit(status)
+
+
+def _plain(result: Any) -> Any:
+    """A result as JSON knows it."""
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        result = dataclasses.asdict(result)
+    return json.loads(json.dumps(result, default=_text))
+
+
+def _text(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a date of the form YYYY-MM-DD") from None
+
+
+def _nights(since: str | None, until: str | None) -> NightRequest:
+    from flows.parameters import NightRequest
+
+    return NightRequest(since=_day(since), until=_day(until))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Results as a person reads them on a terminal."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.demo import DemoSummary
+from flows.drift import NightDrift
+from flows.ingest import IngestSummary
+from flows.nightly import NightlySummary
+from tasks.evaluate import Detection
+from tasks.nights import NightRecord
+
+
+@singledispatch
+def show(result: Any, out: Console) -> None:
+    """Show a result: by default, one line a field."""
+    table = Table(show_header=False, box=None)
+    for name, value in vars(result).items():
+        empty = value is None or value == "" or value == [] or value == {}
+        text = "\n".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(name.replace("_", " "), "–" if empty else text)
+    out.print(table)
+
+
+@show.register
+def _(result: IngestSummary, out: Console) -> None:
+    out.print(
+        f"{result.ingested} scenes ingested ({result.tiles} tiles), {result.unchanged} unchanged, "
+        f"{len(result.quarantined)} quarantined now, {result.quarantined_before} before, {len(result.skipped)} skipped"
+    )
+    for name, reason in (*result.quarantined.items(), *result.skipped.items()):
+        out.print(f"  {name}: {reason}", markup=False, soft_wrap=True)
+
+
+@show.register
+def _(result: NightlySummary, out: Console) -> None:
+    if result.ingested:
+        show(result.ingested, out)
+    if not result.nights:
+        out.print(f"No night is due; detector {result.detector_version}.")
+        return
+    out.print(_night_table(result.nights))
+    for record in result.nights:
+        for line in (*record.drift_reasons, *(f"quarantined {key}: {why}" for key, why in record.quarantined.items())):
+            out.print(f"  {record.night}: {line}", markup=False, soft_wrap=True)
+    for training in result.trainings:
+        out.print(f"Retrained: {training.detector_version} is the champion now.")
+    for night, reason in result.failed_trainings.items():
+        out.print(f"Retraining after {night} failed: {reason}", markup=False, soft_wrap=True)
+
+
+@show.register
+def _(result: list, out: Console) -> None:  # type: ignore[type-arg]
+    table = Table("night", "alarm", "drift since", "reasons", box=None)
+    for one in result:
+        if isinstance(one, NightDrift):
+            table.add_row(str(one.night), _yes_no(one.alarmed), str(one.began or ""), "\n".join(one.reasons))
+    out.print(table if result else "No night is finished yet.")
+
+
+@show.register
+def _(result: DemoSummary, out: Console) -> None:
+    out.print()
+    out.print(
+        f"[bold]{result.nights} nights, {result.tiles_scored} tiles scored, {result.flags} flagged.[/] "
+        f"{result.events_found} of {result.events} events were found."
+    )
+    table = Table("", "tiles", "flags", "precision", "recall", "AUROC", "false alarms", box=None, pad_edge=False)
+    for name, found in result.periods.items():
+        table.add_row(name, *_numbers(found))
+    out.print(table)
+    out.print(
+        f"All nights: precision {_share(result.precision)}, recall {_share(result.recall)}, AUROC "
+        f"{_share(result.auroc, 3)}; false alarms {_share(result.false_alarm_rate, 4)} where "
+        f"{result.nominal_false_alarm_rate:.4f} were asked for."
+    )
+    out.print("Found, by kind: " + "; ".join(f"{kind.replace('_', ' ')} {text}" for kind, text in result.kinds.items()))
+    out.print(
+        f"The sensor drifted from {result.drift_started} on; it was noticed on {result.drift_noticed or 'no night'}, "
+        f"and the detector retrained on {result.retrained or 'no night'}."
+    )
+    for scene, reason in result.quarantined.items():
+        out.print(f"Set aside {scene}: {reason}", markup=False, soft_wrap=True)
+    out.print(f"{result.seconds:.0f} s, at most {result.peak_memory_gb:.1f} GB of memory.")
+    out.print(f"[bold]Where to look next:[/] open {result.report}", soft_wrap=True)
+
+
+def _night_table(nights: list[NightRecord]) -> Table:
+    table = Table("night", "detector", "scenes", "scored", "flags", "drift", "quarantined", "report", box=None)
+    for one in nights:
+        drift = f"since {one.drift_began}" if one.drift_began else _yes_no(one.alarmed, "alarm", "no", "no verdict")
+        table.add_row(
+            str(one.night),
+            one.detector_version,
+            str(len(one.scenes)),
+            f"{one.scored}/{one.tiles}",
+            str(one.flags),
+            drift,
+            str(len(one.quarantined)),
+            one.report,
+        )
+    return table
+
+
+def _numbers(found: Detection) -> list[str]:
+    rates = [_share(value) for value in (found.precision, found.recall)]
+    return [str(found.tiles), str(found.flags), *rates, _share(found.auroc, 3), _share(found.false_alarm_rate, 4)]
+
+
+def _share(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _yes_no(value: bool | None, yes: str = "yes", no: str = "no", unknown: str = "–") -> str:
+    return unknown if value is None else yes if value else no

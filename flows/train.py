@@ -1,0 +1,192 @@
+"""Train: ingest, validate, fit, extract latents, calibrate and register a detector."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+
+import mlflow
+import pandas as pd
+from prefect import flow
+
+from configs import Settings, Workspace
+from flows.ingest import ingest_new
+from flows.parameters import TrainRequest, Watch
+from flows.progress import progress
+from imagery.catalog import SceneRecord
+from tasks import figures, registry, tracking
+from tasks.artifacts import table_artifact
+from tasks.dataset import split_scenes
+from tasks.report import validation_page
+from tasks.score import latents_file, write_latents
+from tasks.train import Trained, calibrate_detector, observe_scenes, train_detector, usable_scenes
+from tasks.validate import Validation, validate_scenes
+from vae.detector import Detector
+from vae.training import EpochMetrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a training gave."""
+
+    detector_version: str
+    run_id: str
+    epochs: int
+    best_epoch: int
+    elbo_held_out: float | None
+    training_tiles: int
+    training_dates: int
+    calibration_tiles: int
+    calibration_dates: int
+    calibration_basis: str
+    threshold: float
+    quarantined: dict[str, str]
+    untrained_locations: list[str]
+
+
+@flow(name="train", flow_run_name="train", persist_result=False)
+def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
+    """Train a detector and make it the champion.
+
+    Args:
+        watch: Configuration and workspace.
+        request: Why, on what dates, with which settings.
+    """
+    request = request or TrainRequest()
+    settings, workspace = watch.open()
+    settings = request.apply(settings)
+    ingested = ingest_new(settings, workspace, _last_date(settings))
+    with tracking.run(settings, workspace, "train", "train", {"reason": request.reason}, system_metrics=True) as run:
+        validation = _validate(settings, workspace)
+        trained = _fit(settings, workspace, request.reason)
+        staging = f"staging-{run.info.run_id}"
+        scores, detector = _observe(trained, staging, settings, workspace)
+        calibrated = calibrate_detector(
+            detector, scores, trained.split.calibration_scenes, trained.split.basis, settings
+        )
+        _log(trained, calibrated, scores, validation, settings)
+        version = registry.register(calibrated, settings, request.reason)
+        run_id = run.info.run_id
+    os.rename(workspace.latents / staging, workspace.latents / version)
+    calibration = calibrated.required_calibration
+    known = set(calibrated.metadata["locations"])
+    untrained = sorted({record.location for record in usable_scenes(settings, workspace)} - known)
+    for location in untrained:
+        log.warning("%s has no scene in the training dates: it will get no score", location)
+    quarantined = dict(ingested.quarantined)
+    for check in validation.failed:
+        if check.severity == "critical":
+            quarantined.setdefault(check.scene_id, check.words)
+    last = trained.fitted.history[trained.fitted.best_epoch - 1]
+    summary = TrainSummary(
+        detector_version=version,
+        run_id=run_id,
+        epochs=len(trained.fitted.history),
+        best_epoch=trained.fitted.best_epoch,
+        elbo_held_out=last.elbo_held_out,
+        training_tiles=calibrated.metadata["training_tiles"],
+        training_dates=len(calibrated.metadata["training_dates"]),
+        calibration_tiles=calibration.tiles,
+        calibration_dates=len(calibration.dates),
+        calibration_basis=calibration.basis,
+        threshold=calibration.threshold,
+        quarantined=quarantined,
+        untrained_locations=untrained,
+    )
+    rows = [{"what": name, "value": str(value)} for name, value in asdict(summary).items()]
+    table_artifact("training", rows, f"Training of {version}")
+    return summary
+
+
+def _last_date(settings: Settings) -> date | None:
+    """Nothing after the dates that are learned from is ingested for a training."""
+    ends = [settings.split.train.end]
+    if settings.split.calibrate:
+        ends.append(settings.split.calibrate.end)
+    return None if None in ends else max(end for end in ends if end)
+
+
+def _validate(settings: Settings, workspace: Workspace) -> Validation:
+    """Check the scenes of the split; those that fail critically are quarantined before the split is made again."""
+    split = split_scenes(settings, usable_scenes(settings, workspace))
+    return validate_scenes(split.scenes, settings, workspace)
+
+
+def _fit(settings: Settings, workspace: Workspace, reason: str) -> Trained:
+    with progress("train", settings.train.epochs) as counter:
+
+        def on_epoch(metrics: EpochMetrics) -> None:
+            elbo = metrics.elbo_train if metrics.elbo_held_out is None else metrics.elbo_held_out
+            counter.at(
+                metrics.epoch,
+                settings.train.epochs,
+                f"ELBO {elbo:.3f}, KL {metrics.kl:.0f}, {metrics.tiles_per_second:.0f} tiles/s",
+            )
+            numbers = {name: value for name, value in asdict(metrics).items() if value is not None and name != "epoch"}
+            mlflow.log_metrics(numbers, step=metrics.epoch)
+
+        return train_detector(settings, workspace, reason, on_epoch=on_epoch)
+
+
+def _observe(
+    trained: Trained, staging: str, settings: Settings, workspace: Workspace
+) -> tuple[pd.DataFrame, Detector]:
+    """Scores of all scenes of the split, and the detector with what its training looked like.
+
+    Latents are kept in a staging folder: the detector has no version yet.
+    """
+
+    def keep(record: SceneRecord, rows: list[pd.DataFrame]) -> None:
+        write_latents(latents_file(workspace, staging, record), rows)
+
+    scenes = trained.split.scenes
+    with progress("latents", len(scenes)) as counter:
+        scores, profile = observe_scenes(trained.detector, scenes, settings, workspace, counter.at, latents=keep)
+    return scores, replace(trained.detector, profile=profile)
+
+
+def _log(
+    trained: Trained, detector: Detector, scores: pd.DataFrame, validation: Validation, settings: Settings
+) -> None:
+    """Data, figures and checks of the training, to the active run."""
+    split, calibration = trained.split, detector.required_calibration
+    roles = [
+        *((record, "train") for record in split.train),
+        *((record, "validation") for record in split.validation),
+        *((record, "calibrate") for record in split.calibrate),
+    ]
+    table = pd.DataFrame(
+        [
+            {
+                "scene_id": record.scene_id,
+                "role": role,
+                "fingerprint": record.fingerprint,
+                "tiles": float(record.tiles),
+                "valid_fraction": record.valid_fraction,
+            }
+            for record, role in roles
+        ]
+    )
+    digest = str(detector.metadata["data_fingerprint"])[:36]
+    dataset = mlflow.data.from_pandas(table, name=settings.name, digest=digest)
+    mlflow.log_input(dataset, context="training")
+    mlflow.log_table(table, "scenes.json")
+    mlflow.log_figure(figures.loss_curves(trained.fitted.history), "figures/loss.png")
+    mlflow.log_figure(figures.reconstructions(detector, trained.sample, settings.report.rgb), "figures/expected.png")
+    used = scores[scores["scene_id"].isin([record.scene_id for record in split.calibration_scenes])]["score"]
+    mlflow.log_figure(figures.score_histogram(used, calibration), "figures/scores.png")
+    metrics = {
+        "threshold": calibration.threshold,
+        "calibration_tiles": calibration.tiles,
+        "training_tiles": detector.metadata["training_tiles"],
+        "validation_failed": len(validation.failed),
+        **{f"sigma_{band}": float(value) for band, value in zip(detector.bands, detector.sigma, strict=True)},
+    }
+    tracking.log_finite(metrics, step=0)
+    mlflow.log_text(json.dumps(validation.result, default=str), "validation/validation.json")
+    mlflow.log_text(validation_page(validation, settings, "training"), "validation/validation.html")
