@@ -183,6 +183,12 @@ class ScoreSettings(Section):
 
     name: str = Field("reconstruction", description="Name in the registry of scores (vae/scores.py).")
     pool: Literal["mean", "p90"] = Field("p90", description="How a tile's valid pixels become one number.")
+    relative_to_place: bool = Field(
+        True, description="Divide a tile's score by its usual one on the dates learned from: judge it by what is normal there."
+    )
+    min_history: int = Field(
+        5, ge=1, description="A tile with fewer dates is judged by the usual score of all tiles instead."
+    )
     min_valid: Fraction = Field(0.5, description="A tile with a smaller share of usable pixels gets no score.")
 
 
@@ -198,9 +204,12 @@ class DriftSettings(Section):
 
     season_days: int = Field(45, ge=1, le=183, description="Training dates this close in the year are compared with.")
     min_dates: int = Field(3, ge=1, description="With fewer dates of the season, all training dates are used.")
-    min_tiles: int = Field(8, ge=1, description="With fewer usable tiles, a night is too cloudy for a verdict.")
+    min_tiles: int = Field(8, ge=1, description="A night with fewer usable tiles is too cloudy to be judged.")
     margin: float = Field(
         1.5, ge=1, description="A statistic alarms beyond this many times its 95th percentile among training dates."
+    )
+    window: int = Field(
+        3, ge=1, description="Usable nights that are looked at together; weather and haze differ from night to night."
     )
     patience: int = Field(2, ge=1, description="Nights in a row that must alarm before drift is declared.")
     retrain: bool = Field(False, description="Retrain when drift is declared.")

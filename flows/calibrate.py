@@ -15,7 +15,8 @@ from flows.progress import progress
 from tasks import figures, registry, steps, tracking
 from tasks.dataset import NothingToTrain
 from tasks.score import check_fit
-from tasks.train import calibrate_detector, observe_scenes, usable_scenes
+from tasks.train import observe_scenes, usable_scenes
+from vae.calibration import Basis
 
 
 class CalibrateRequest(BaseModel):
@@ -67,7 +68,8 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
     inside = [record for record in usable_scenes(settings, workspace) if record.day in period]
     held_out = tuple(record for record in inside if record.day not in learned | stopped)
     seen = tuple(record for record in inside if record.day in stopped)
-    scenes, basis = (held_out, "held_out") if held_out else (seen, "validation")
+    basis: Basis = "held_out" if held_out else "validation"
+    scenes = held_out or seen
     if not scenes and settings.split.allow_training_dates:
         scenes, basis = tuple(inside), "training"
     if not scenes:
@@ -84,7 +86,8 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
     with tracking.run(settings, workspace, "calibrate", "calibrate", {"reason": request.reason}) as run:
         with progress("calibrate", len(scenes)) as counter:
             scores, _ = observe_scenes(detector, scenes, settings, workspace, counter.at)
-        calibrated = calibrate_detector(detector, scores, scenes, basis, settings)  # type: ignore[arg-type]
+        days = scores["day"].tolist()
+        calibrated = detector.with_calibration(scores["score"].to_numpy(), days, settings.calibration, basis)
         calibration = calibrated.required_calibration
         mlflow.log_figure(figures.score_histogram(scores["score"], calibration), "figures/scores.png")
         tracking.log_finite({"threshold": calibration.threshold, "calibration_tiles": calibration.tiles}, step=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from prefect import flow
 
@@ -13,7 +12,6 @@ from tasks import registry, steps
 from tasks.artifacts import table_artifact
 from tasks.drift import judge_night
 from tasks.nights import NightRecord, read_nights
-from tasks.score import score_files
 from tasks.train import usable_scenes
 
 
@@ -40,14 +38,11 @@ def drift(watch: Watch, request: NightRequest | None = None) -> list[NightDrift]
     settings, workspace = watch.open()
     folder, version = registry.champion(settings, workspace)
     detector = steps.load_detector(folder)
-    by_night: dict[date, list[Any]] = {}
-    for record in usable_scenes(settings, workspace):
-        if score_files(workspace, version, record).complete:
-            by_night.setdefault(record.day, []).append(record)
+    scenes = usable_scenes(settings, workspace)
     past: list[NightRecord] = []
     judged = []
     for night in read_nights(workspace, version):
-        found = judge_night(night.night, by_night.get(night.night, []), detector, version, past, settings, workspace)
+        found = judge_night(night.night, scenes, detector, version, past, settings, workspace)
         past.append(night.judged_again(found.alarmed))
         if night.night in request.period:
             judged.append(NightDrift(night.night, found.alarmed, found.began, found.reasons, dict(found.statistics)))

@@ -26,8 +26,8 @@ from tasks.ingest import plan_ingest
 from tasks.nights import Night, NightRecord, due_nights, read_nights, refresh, write_night
 from tasks.report import read_scores, validation_page, write_report
 from tasks.score import check_fit, score_files
+from tasks.train import usable_scenes
 from tasks.validate import Validation, validate_scenes
-from vae.detector import Detector
 from vae.errors import VaeError
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def _report_night(
     night = refresh(night, workspace)
     known = [record for record in night.scenes if record in known]
     past = read_nights(workspace, version, before=night.night)
-    drift = judge_night(night.night, known, detector, version, past, settings, workspace)
+    drift = judge_night(night.night, usable_scenes(settings, workspace), detector, version, past, settings, workspace)
     scored = read_scores(known, version, workspace)
     tables = [scene.scores for scene in scored]
     together = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"score": [], "flagged": []})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 
 import mlflow
@@ -22,9 +22,8 @@ from tasks.artifacts import table_artifact
 from tasks.dataset import split_scenes
 from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
-from tasks.train import Trained, calibrate_detector, observe_scenes, train_detector, usable_scenes
+from tasks.train import Calibrated, Trained, calibrate_detector, train_detector, usable_scenes
 from tasks.validate import Validation, validate_scenes
-from vae.detector import Detector
 from vae.training import EpochMetrics
 
 log = logging.getLogger(__name__)
@@ -65,16 +64,14 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
         validation = _validate(settings, workspace)
         trained = _fit(settings, workspace, request.reason)
         staging = f"staging-{run.info.run_id}"
-        scores, detector = _observe(trained, staging, settings, workspace)
-        calibrated = calibrate_detector(
-            detector, scores, trained.split.calibration_scenes, trained.split.basis, settings
-        )
-        _log(trained, calibrated, scores, validation, settings)
-        version = registry.register(calibrated, settings, request.reason)
+        calibrated = _calibrate(trained, staging, settings, workspace)
+        detector = calibrated.detector
+        _log(trained, calibrated, validation, settings)
+        version = registry.register(detector, settings, request.reason)
         run_id = run.info.run_id
     os.rename(workspace.latents / staging, workspace.latents / version)
-    calibration = calibrated.required_calibration
-    known = set(calibrated.metadata["locations"])
+    calibration = detector.required_calibration
+    known = set(detector.metadata["locations"])
     untrained = sorted({record.location for record in usable_scenes(settings, workspace)} - known)
     for location in untrained:
         log.warning("%s has no scene in the training dates: it will get no score", location)
@@ -89,8 +86,8 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
         epochs=len(trained.fitted.history),
         best_epoch=trained.fitted.best_epoch,
         elbo_held_out=last.elbo_held_out,
-        training_tiles=calibrated.metadata["training_tiles"],
-        training_dates=len(calibrated.metadata["training_dates"]),
+        training_tiles=detector.metadata["training_tiles"],
+        training_dates=len(detector.metadata["training_dates"]),
         calibration_tiles=calibration.tiles,
         calibration_dates=len(calibration.dates),
         calibration_basis=calibration.basis,
@@ -133,10 +130,8 @@ def _fit(settings: Settings, workspace: Workspace, reason: str) -> Trained:
         return train_detector(settings, workspace, reason, on_epoch=on_epoch)
 
 
-def _observe(
-    trained: Trained, staging: str, settings: Settings, workspace: Workspace
-) -> tuple[pd.DataFrame, Detector]:
-    """Scores of all scenes of the split, and the detector with what its training looked like.
+def _calibrate(trained: Trained, staging: str, settings: Settings, workspace: Workspace) -> Calibrated:
+    """Look at every scene of the split: levels, threshold, drift profile and latents.
 
     Latents are kept in a staging folder: the detector has no version yet.
     """
@@ -144,17 +139,14 @@ def _observe(
     def keep(record: SceneRecord, rows: list[pd.DataFrame]) -> None:
         write_latents(latents_file(workspace, staging, record), rows)
 
-    scenes = trained.split.scenes
-    with progress("latents", len(scenes)) as counter:
-        scores, profile = observe_scenes(trained.detector, scenes, settings, workspace, counter.at, latents=keep)
-    return scores, replace(trained.detector, profile=profile)
+    with progress("calibrate", len(trained.split.scenes)) as counter:
+        return calibrate_detector(trained.detector, trained.split, settings, workspace, counter.at, keep)
 
 
-def _log(
-    trained: Trained, detector: Detector, scores: pd.DataFrame, validation: Validation, settings: Settings
-) -> None:
+def _log(trained: Trained, calibrated: Calibrated, validation: Validation, settings: Settings) -> None:
     """Data, figures and checks of the training, to the active run."""
-    split, calibration = trained.split, detector.required_calibration
+    split, detector = trained.split, calibrated.detector
+    calibration = detector.required_calibration
     roles = [
         *((record, "train") for record in split.train),
         *((record, "validation") for record in split.validation),
@@ -178,8 +170,7 @@ def _log(
     mlflow.log_table(table, "scenes.json")
     mlflow.log_figure(figures.loss_curves(trained.fitted.history), "figures/loss.png")
     mlflow.log_figure(figures.reconstructions(detector, trained.sample, settings.report.rgb), "figures/expected.png")
-    used = scores[scores["scene_id"].isin([record.scene_id for record in split.calibration_scenes])]["score"]
-    mlflow.log_figure(figures.score_histogram(used, calibration), "figures/scores.png")
+    mlflow.log_figure(figures.score_histogram(calibrated.scores, calibration), "figures/scores.png")
     metrics = {
         "threshold": calibration.threshold,
         "calibration_tiles": calibration.tiles,

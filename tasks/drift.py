@@ -13,8 +13,11 @@ from imagery.catalog import SceneRecord
 from tasks.nights import NightRecord
 from tasks.score import read_profile, score_files
 from vae.detector import Detector
-from vae.drift import Profile, lasting, night_statistics, null_by_dates, verdict
+from vae.drift import Profile, lasting, null_by_dates, verdict, window_statistics
 from vae.errors import DriftError
+
+
+MOST_NIGHTS = 30  # of the past that are read to find the last usable ones
 
 
 @dataclass(frozen=True)
@@ -51,38 +54,42 @@ def judge_night(
 
     Args:
         night: The night.
-        scenes: Its scored scenes.
-        detector: The detector that scored them, which holds what training looked like.
+        scenes: Scenes that this detector scored: those of the night, and of the nights before it.
+        detector: The detector, which holds what training looked like.
         detector_version: Its version.
         past: Earlier nights of the same detector, oldest first.
         settings: Limits and patience.
         workspace: Holds the scored scenes' histograms.
     """
-    profile = Profile()
-    for record in scenes:
-        profile = profile.merge(read_profile(score_files(workspace, detector_version, record).profile))
-    if detector.profile is None:
-        return Drift(None, ("this detector does not hold what its training looked like",))
     try:
-        null = _null(detector, settings.drift)
+        training, null = _training(detector, settings.drift)
     except DriftError as error:
         return Drift(None, (str(error),))
-    found = night_statistics(profile.night(night), detector.profile, night, settings.drift)
+    seen = Profile()
+    recent = {record.night for record in past[-MOST_NIGHTS:]} | {night}
+    for record in scenes:
+        files = score_files(workspace, detector_version, record)
+        if record.day in recent and files.complete:
+            seen = seen.merge(read_profile(files.profile))
+    usable = seen.usable_dates(settings.drift.min_tiles)
+    if night not in usable:
+        return Drift(None, (f"fewer than {settings.drift.min_tiles} tiles have a score",))
+    found = window_statistics(seen.pooled(usable[-settings.drift.window :]), training, night, settings.drift)
     if found is None:
-        return Drift(None, (f"fewer than {settings.drift.min_tiles} tiles can be compared with training",))
+        return Drift(None, ("no location of this night is known from training",))
     reasons = tuple(verdict(found, null, settings.drift))
     limits = {name: value * settings.drift.margin for name, value in null.items()}
     alarms = [*((record.night, record.alarmed) for record in past), (night, bool(reasons))]
     start = lasting([alarm for _, alarm in alarms], settings.drift.patience)
     if start is None:
         return Drift(bool(reasons), reasons, None, found, limits)
-    usable = tuple(day for day, alarm in alarms[start:] if alarm is not None)
-    return Drift(True, reasons, alarms[start][0], found, limits, usable)
+    nights = tuple(day for day, alarm in alarms[start:] if alarm is not None)
+    return Drift(True, reasons, alarms[start][0], found, limits, nights)
 
 
 @lru_cache(maxsize=4)
-def _null(detector: Detector, settings: DriftSettings) -> dict[str, float]:
-    """Computed once a detector: it compares every training date with all others."""
+def _training(detector: Detector, settings: DriftSettings) -> tuple[Profile, dict[str, float]]:
+    """What training looked like, and how far its dates lie apart; computed once a detector."""
     if detector.profile is None:
         raise DriftError("this detector does not hold what its training looked like")
-    return null_by_dates(detector.profile, settings)
+    return detector.profile, null_by_dates(detector.profile, settings)

@@ -22,9 +22,10 @@ from tasks import pages, pictures
 from tasks.drift import Drift
 from tasks.ingest import open_scene
 from tasks.nights import Night, NightRecord, night_folder
-from tasks.score import score_files
+from tasks.score import score_batch, score_files
 from tasks.validate import Check, Validation
 from vae.detector import Detector
+from vae.drift import REPORTED_ONLY
 
 QUICKLOOK_SIDE = 480
 HISTORY_NIGHTS = 30
@@ -168,7 +169,7 @@ def _evidence(
     found = {}
     with open_scene(scene.record.scene, settings, workspace) as reader:
         for batch in read_tiles(reader, detector.tile_size, only=places):
-            scores = detector.score(batch.values, batch.valid, area=batch.area)
+            scores = score_batch(detector, batch, location)
             expected = detector.expected(batch.values, batch.valid)
             shares = _band_shares(detector, batch.values, expected, batch.valid)
             for index, tile in enumerate(batch.tiles):
@@ -315,9 +316,10 @@ def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> pages
     if drift.alarmed is None:
         return pages.DriftView("not enough clear tiles", drift.reasons)
     rows = [pages.DriftRow(name, value, drift.limits[name]) for name, value in drift.statistics.items()]
+    judged = {name: limit for name, limit in drift.limits.items() if not name.startswith(REPORTED_ONLY)}
     nights = [*((record.night, record.statistics) for record in past[-HISTORY_NIGHTS:]), (night, drift.statistics)]
     history = [
-        (day.isoformat(), max(values[name] / drift.limits[name] for name in drift.limits if name in values))
+        (day.isoformat(), max(values[name] / limit for name, limit in judged.items() if name in values))
         for day, values in nights
         if values
     ]
@@ -329,7 +331,8 @@ def _details(detector: Detector) -> dict[str, str]:
     calibration = detector.required_calibration
     dates = about["training_dates"]
     return {
-        "score": f"{detector.score_settings.name}, {detector.score_settings.pool} over the valid pixels of a tile",
+        "score": f"{detector.score_settings.name}, {detector.score_settings.pool} over the valid pixels of a tile"
+        + (", as a multiple of what is usual there" if detector.levels else ""),
         "bands": ", ".join(detector.bands),
         "trained on": f"{about['training_tiles']} tiles of {len(dates)} dates, {dates[0]} to {dates[-1]}",
         "calibrated on": f"{calibration.tiles} tiles of {len(calibration.dates)} dates",

@@ -63,7 +63,13 @@ def observe(
 ) -> Iterator[tuple[TileBatch, TileScores]]:
     """Every tile of a scene with what the detector says of it: the one way tiles meet a detector."""
     for batch in read_tiles(reader, detector.tile_size, at_least=BATCH):
-        yield batch, detector.score(batch.values, batch.valid, area=batch.area, calibrated=calibrated)
+        yield batch, score_batch(detector, batch, reader.scene.location, calibrated)
+
+
+def score_batch(detector: Detector, batch: TileBatch, location: str, calibrated: bool = True) -> TileScores:
+    """What the detector says of some tiles of a location."""
+    places = [tile.tile_id(location) for tile in batch.tiles]
+    return detector.score(batch.values, batch.valid, places=places, area=batch.area, calibrated=calibrated)
 
 
 def score_scene(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,6 @@ from imagery.statistics import BandStats, merge_all
 from tasks.dataset import Split, gathered, split_scenes
 from tasks.ingest import open_scene, reading_key
 from tasks.score import latent_rows, observe
-from vae.calibration import Basis
 from vae.detector import Detector
 from vae.drift import Profile
 from vae.normalisation import Normalisation
@@ -141,14 +140,16 @@ def observe_scenes(
         latents: Called with each scene's latents, row of tiles by row of tiles.
 
     Returns:
-        One row a tile with `scene_id, day, score` (NaN for tiles without), and what drift is measured against.
+        One row a tile with `scene_id, day, tile_id, score` (NaN for tiles without), and what drift is measured against.
     """
     frames, profile = [], Profile()
     for done, record in enumerate(scenes, start=1):
         rows = []
         with open_scene(record.scene, settings, workspace) as reader:
             for batch, scores in observe(detector, reader, calibrated=False):
-                frames.append(pd.DataFrame({"scene_id": record.scene_id, "day": record.day, "score": scores.score}))
+                places = [tile.tile_id(record.location) for tile in batch.tiles]
+                frame = {"scene_id": record.scene_id, "day": record.day, "tile_id": places, "score": scores.score}
+                frames.append(pd.DataFrame(frame))
                 counts = detector.histograms(batch.values, batch.valid, scores)
                 profile = profile.add(record.location, record.day, counts)
                 if latents:
@@ -160,16 +161,49 @@ def observe_scenes(
     return pd.concat(frames, ignore_index=True), profile
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A detector that is ready to score, and the scores that set its threshold."""
+
+    detector: Detector
+    scores: pd.Series
+
+
 def calibrate_detector(
-    detector: Detector, scores: pd.DataFrame, scenes: tuple[SceneRecord, ...], basis: Basis, settings: Settings
-) -> Detector:
-    """Set the threshold by the scores of some scenes, which are taken to be normal.
+    detector: Detector,
+    split: Split,
+    settings: Settings,
+    workspace: Workspace,
+    on_scene: Callable[[int, int], None] | None = None,
+    latents: Callable[[SceneRecord, list[pd.DataFrame]], None] | None = None,
+) -> Calibrated:
+    """Learn from the scenes of a split what is usual at each place, what drift is measured against, and the threshold.
+
+    The usual score of a place comes from dates that do not calibrate, so that calibration treats its own tiles as it
+    will those of tonight.
 
     Raises:
         CalibrationError: Too few tiles for the rate asked for.
     """
-    wanted = scores[scores["scene_id"].isin([record.scene_id for record in scenes])]
-    return detector.with_calibration(wanted["score"].to_numpy(), wanted["day"].tolist(), settings.calibration, basis)
+    calibrating = split.calibration_scenes
+    others = tuple(record for record in split.scenes if split.basis == "training" or record not in calibrating)
+    total = len(others) + len(calibrating)
+
+    def on_later_scene(done: int, _: int) -> None:
+        if on_scene:
+            on_scene(len(others) + done, total)
+
+    scores, profile = observe_scenes(
+        detector, others, settings, workspace, lambda done, _: on_scene(done, total) if on_scene else None, latents
+    )
+    if settings.score.relative_to_place:
+        detector = detector.with_levels(scores["tile_id"].tolist(), scores["score"].to_numpy())
+    scores, calibration_profile = observe_scenes(detector, calibrating, settings, workspace, on_later_scene, latents)
+    if split.basis != "training":
+        profile = profile.merge(calibration_profile)
+    days = scores["day"].tolist()
+    detector = detector.with_calibration(scores["score"].to_numpy(), days, settings.calibration, split.basis)
+    return Calibrated(replace(detector, profile=profile), scores["score"])
 
 
 def data_fingerprint(split: Split) -> str:

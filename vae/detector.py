@@ -19,6 +19,7 @@ from vae import drift, scores
 from vae.calibration import Basis, Calibration, fit_calibration
 from vae.errors import CalibrationError, DetectorError, ShapeError
 from vae.files import canonical_json, sha256
+from vae.levels import PlaceLevels, fit_levels
 from vae.model import ConvVAE
 from vae.normalisation import Normalisation
 
@@ -29,7 +30,8 @@ BATCH = 64  # the network always sees this many tiles: other sizes choose other 
 class TileScores:
     """What scoring gives for N tiles. A tile without a score has NaN throughout, and a reason.
 
-    score, p_value: (N,) float64. flagged: (N,) bool. threshold: a greater score is flagged; NaN when not calibrated.
+    score, p_value: (N,) float64; with place levels the score is a multiple of what is usual at the tile. flagged: (N,)
+    bool. threshold: a greater score is flagged; NaN when not calibrated.
     components: every registered score, (N,) each. heatmap: (N, H, W) float32, the score pixel by pixel, NaN where
     masked (a score without a map is spread evenly). latent: (N, L·h·w) float32 posterior means.
     valid_fraction: (N,) share of usable pixels. reason: why a tile has no score, else None.
@@ -59,6 +61,7 @@ class Detector:
     score_settings: ScoreSettings
     tile_size: int
     seed: int = 0
+    levels: PlaceLevels | None = None
     calibration: Calibration | None = None
     profile: drift.Profile | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -127,6 +130,7 @@ class Detector:
             "normalisation": self.normalisation.to_dict(),
             "score": self.score_settings.model_dump(mode="json"),
             "tile_size": self.tile_size,
+            "levels": [self.levels.levels, self.levels.elsewhere] if self.levels else None,
             "calibration": self.calibration.calibration_id if self.calibration else None,
         }
         weights = [
@@ -137,13 +141,20 @@ class Detector:
         return sha256(canonical_json(about), *weights)[:12]
 
     def score(
-        self, values: np.ndarray, valid: np.ndarray, *, area: np.ndarray | None = None, calibrated: bool = True
+        self,
+        values: np.ndarray,
+        valid: np.ndarray,
+        *,
+        places: Sequence[str] | None = None,
+        area: np.ndarray | None = None,
+        calibrated: bool = True,
     ) -> TileScores:
         """Score tiles: the same tile gets the same bytes, whatever others it comes with and in whatever order.
 
         Args:
             values: (N, C, H, W) float32, physical units; may hold anything, NaN too, where not valid.
             valid: (N, H, W) bool. A pixel that is not finite in every band is not valid either.
+            places: Tile ids, by which a detector with place levels knows what is usual there.
             area: (N,) pixels of each tile's own window, for tiles at the edge that were padded; default H·W.
             calibrated: False to score without p-values and flags, as calibration itself must.
 
@@ -171,6 +182,10 @@ class Detector:
                     heatmap[rows] = masked[: len(rows)].cpu().numpy()
             latent[rows] = evidence.mu.flatten(1)[: len(rows)].cpu().numpy()
         score = components[self.score_settings.name].copy()
+        if self.levels is not None:
+            level = self.levels.of(places, count)
+            score = (score - self.least) / level
+            heatmap = ((heatmap - self.least) / level[:, None, None]).astype(np.float32)
         return TileScores(
             score=score,
             p_value=np.full(count, np.nan) if calibration is None else calibration.p_values(score),
@@ -211,15 +226,27 @@ class Detector:
         self._check(values, valid)
         clip, channels = self.normalisation.clip, self.model.latent_channels
         latent = scored.latent.reshape(len(values), channels, -1).mean(axis=2)
-        least = scores.find(self.score_settings.name).least(self.network.sigma)
+        given = scored.components[self.score_settings.name]  # not relative to the place: a drift may lie in its level
         # Batch by batch, so that a whole scene is never held in normalised units as well.
-        total = drift.histograms(self.bands, clip, values[:0], valid[:0], latent[:0], scored.score[:0])
+        total = drift.histograms(self.bands, clip, values[:0], valid[:0], latent[:0], given[:0])
         for start in range(0, len(values), BATCH):
             rows = slice(start, start + BATCH)
             x, usable = self._normalised(values[rows], valid[rows])
-            part = x.cpu().numpy(), usable.cpu().numpy(), latent[rows], scored.score[rows]
-            total = total + drift.histograms(self.bands, clip, *part, least_score=least)
+            part = x.cpu().numpy(), usable.cpu().numpy(), latent[rows], given[rows]
+            total = total + drift.histograms(self.bands, clip, *part, least_score=self.least)
         return total
+
+    def with_levels(self, places: Sequence[str], tile_scores: np.ndarray) -> Detector:
+        """This detector, knowing what its score usually is at each place; it must then be calibrated again.
+
+        Args:
+            places: Tile ids.
+            tile_scores: (N,) scores that this detector gave them without levels; NaN are left out.
+        """
+        if self.levels is not None:
+            raise DetectorError("the detector has place levels already, so its scores are relative: learn them once")
+        made = fit_levels(places, np.asarray(tile_scores) - self.least, self.score_settings.min_history)
+        return replace(self, levels=made, calibration=None)
 
     def with_calibration(
         self, tile_scores: np.ndarray, dates: Sequence[str | date], settings: CalibrationSettings, basis: Basis
@@ -248,6 +275,11 @@ class Detector:
         from vae.storage import load_detector
 
         return load_detector(folder, device)
+
+    @property
+    def least(self) -> float:
+        """The smallest value the score can take, before it is made relative to the place."""
+        return scores.find(self.score_settings.name).least(self.network.sigma)
 
     @property
     def latent_size(self) -> int:

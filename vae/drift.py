@@ -3,17 +3,18 @@
 Everything is judged from histograms on fixed bins, one set for each location and training date. They merge by adding
 counts, so training scenes are visited once and never kept.
 
-The design in four steps. (1) A location's night is compared with the training dates of the same season at the same
-location: per band the population stability index, Kolmogorov-Smirnov and Wasserstein distances, and how far the latent
-means and the median score moved. (2) The night's statistic is the median over its locations, each weighing as many
-tiles as it has: a flood in one place is no drift, a changed sensor is seen everywhere. (3) The same number is computed
-for every training date against the other dates: how far those scatter by nature is the null, one for all statistics
-together. (4) A night alarms beyond `margin` times the null; only `patience` such nights in a row are drift.
+The design in four steps. (1) A location's last few nights, taken together, are compared with the training dates of its
+season: per band the population stability index, Kolmogorov-Smirnov and Wasserstein distances, how far all bands moved
+the same way, and how far the latent means and the median score moved. (2) The statistic is the median over the
+locations, each weighing as many tiles as it has: a flood in one place is no drift, a changed sensor is seen everywhere.
+(3) The same number is computed for every run of as many training dates against the other dates: how far those scatter
+by nature is the null, one for all statistics together. (4) A night alarms beyond `margin` times the null; only
+`patience` such nights in a row are drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -29,7 +30,7 @@ SCORE_BINS, SCORE_DECADES = 240, (-6.0, 6.0)  # over log10 of the score above th
 PSI_GROUPS = 10  # the index is computed over tenths of the baseline
 PSI_FLOOR = 1e-3  # share that an empty group is taken to hold, so that its logarithm stays finite
 REPORTED_ONLY = ("psi_", "ks_")  # told, never judged: heavy-tailed, and in simulated seasons without power of their own
-FEWEST_NULL_DATES = 3
+FEWEST_NULL_RUNS = 3
 DAYS_OF_YEAR = 365.25
 
 
@@ -83,9 +84,20 @@ class Profile:
             entries[key] = entries[key] + histograms if key in entries else histograms
         return Profile(dict(sorted(entries.items())))
 
-    def night(self, day: date) -> dict[str, Histograms]:
-        """The histograms of one date, by location."""
-        return {location: histograms for (location, when), histograms in self.entries.items() if when == day}
+    def pooled(self, days: Collection[date]) -> dict[str, Histograms]:
+        """The histograms of some dates together, by location."""
+        found: dict[str, Histograms] = {}
+        for (location, when), histograms in self.entries.items():
+            if when in days:
+                found[location] = found[location] + histograms if location in found else histograms
+        return found
+
+    def usable_dates(self, min_tiles: int) -> list[date]:
+        """Dates with at least so many tiles over all locations, in order."""
+        tiles: dict[date, int] = {}
+        for (_, when), histograms in self.entries.items():
+            tiles[when] = tiles.get(when, 0) + histograms.tiles
+        return sorted(when for when, number in tiles.items() if number >= min_tiles)
 
     @property
     def dates(self) -> list[date]:
@@ -187,7 +199,7 @@ def statistics(tonight: Histograms, baseline: Histograms) -> dict[str, float]:
 
 
 def baseline_for(
-    profile: Profile, location: str, day: date, settings: DriftSettings, without: date | None = None
+    profile: Profile, location: str, day: date, settings: DriftSettings, without: Collection[date] = ()
 ) -> Histograms | None:
     """What training saw at this location and time of the year, in whatever year; None for an unknown location.
 
@@ -196,9 +208,9 @@ def baseline_for(
         location: Where.
         day: The night that is judged.
         settings: With fewer than `min_dates` dates within `season_days` of the day of the year, all dates are taken.
-        without: A date to leave out.
+        without: Dates to leave out.
     """
-    dates = {when: found for (where, when), found in profile.entries.items() if where == location and when != without}
+    dates = {w: found for (where, w), found in profile.entries.items() if where == location and w not in without}
     season = [found for when, found in dates.items() if days_of_year_apart(when, day) <= settings.season_days]
     return _sum(season if len(season) >= settings.min_dates else dates.values())
 
@@ -209,32 +221,32 @@ def days_of_year_apart(one: date, other: date) -> float:
     return min(apart, DAYS_OF_YEAR - apart)
 
 
-def night_statistics(
-    night: Mapping[str, Histograms],
+def window_statistics(
+    window: Mapping[str, Histograms],
     profile: Profile,
     day: date,
     settings: DriftSettings,
-    without: date | None = None,
+    without: Collection[date] = (),
 ) -> dict[str, float] | None:
-    """One night against training: the median over its locations, weighed by tiles.
+    """Some nights together against training: the median over their locations, weighed by tiles.
 
     Args:
-        night: Histograms of the night by location.
+        window: Histograms of the nights by location, see `Profile.pooled`.
         profile: Of the training dates.
-        day: The night's date.
-        settings: `season_days`, `min_dates`, `min_tiles`.
-        without: A training date to leave out, when the night is that date itself.
+        day: The last of the nights.
+        settings: `season_days`, `min_dates`.
+        without: Training dates to leave out, when the nights are these themselves.
 
     Returns:
-        None when fewer than `min_tiles` tiles can be compared: too cloudy for a verdict.
+        None when nothing can be compared: no tile, or no location that training knows.
     """
     found, weights = [], []
-    for location, tonight in sorted(night.items()):
+    for location, tonight in sorted(window.items()):
         baseline = baseline_for(profile, location, day, settings, without)
         if tonight.tiles and baseline is not None and baseline.tiles:
             found.append(statistics(tonight, baseline))
             weights.append(tonight.tiles)
-    if not found or sum(weights) < settings.min_tiles:
+    if not found:
         return None
     return {name: _weighted_median([one[name] for one in found], weights) for name in found[0]}
 
@@ -242,25 +254,28 @@ def night_statistics(
 def null_by_dates(profile: Profile, settings: DriftSettings) -> dict[str, float]:
     """How far training dates lie from each other by nature.
 
-    Every training date is judged as if it were tonight, against the others of its season. Each statistic's 95th
-    percentile over the dates is widened by one common factor, so that 95 % of the dates lie below *all* that are
-    judged: many are looked at every night, and each would add its own false alarms.
+    Every run of `window` training dates is judged as if it were the last nights, against the other dates of its
+    season. Each statistic's 95th percentile over the runs is widened by one common factor, so that 95 % of the runs lie
+    below *all* that are judged: many are looked at every night, and each would add its own false alarms.
 
     Returns:
         This simultaneous 95th percentile, by statistic.
 
     Raises:
-        DriftError: Fewer than three dates can be judged.
+        DriftError: Fewer than three runs can be judged.
     """
     judged = []
-    for day in profile.dates:
-        found = night_statistics(profile.night(day), profile, day, settings, without=day)
+    days = profile.usable_dates(settings.min_tiles)
+    for end in range(settings.window, len(days) + 1):
+        run = days[end - settings.window : end]
+        found = window_statistics(profile.pooled(run), profile, run[-1], settings, without=run)
         if found is not None:
             judged.append(found)
-    if len(judged) < FEWEST_NULL_DATES:
+    if len(judged) < FEWEST_NULL_RUNS:
         raise DriftError(
-            f"{len(judged)} training dates can be compared with others of their location, {FEWEST_NULL_DATES} are "
-            "needed to know how far nights lie apart by nature: train on more dates, or lower drift.min_tiles"
+            f"{len(days)} training dates have {settings.min_tiles} tiles or more, and {len(judged)} runs of "
+            f"{settings.window} of them can be compared with others of their location; {FEWEST_NULL_RUNS} are needed to "
+            "know how far nights lie apart by nature: train on more dates, or lower drift.window or drift.min_tiles"
         )
     table = np.array([list(found.values()) for found in judged])
     ordinary = np.maximum(np.percentile(table, 95, axis=0), 1e-9)
@@ -273,7 +288,7 @@ def verdict(found: Mapping[str, float], null: Mapping[str, float], settings: Dri
     """Why a night alarms, in words, the strongest first; empty when it does not.
 
     Args:
-        found: From `night_statistics`.
+        found: From `window_statistics`.
         null: From `null_by_dates`.
         settings: Beyond `margin` times the null a statistic alarms.
     """

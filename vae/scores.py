@@ -93,7 +93,18 @@ def _least_nll(sigma: Tensor) -> float:
 
 @score("reconstruction")
 def reconstruction(evidence: Evidence) -> Tensor:
-    """(B, H, W) squared residual, mean over the bands: the baseline everything else must beat."""
+    """(B, H, W) squared residual of each band in units of its variance in training, mean over the bands.
+
+    1 is as well as the decoder does on its training tiles, whatever the band: the masked reconstruction error of a
+    calibrated decoder (Rybkin, Daniilidis & Levine 2021).
+    """
+    sigma = evidence.sigma.view(1, -1, 1, 1)
+    return ((evidence.x - evidence.expected) / sigma).square().mean(dim=1)
+
+
+@score("squared_error")
+def squared_error(evidence: Evidence) -> Tensor:
+    """(B, H, W) squared residual in normalised units, mean over the bands: all bands alike, however hard they are."""
     return (evidence.x - evidence.expected).square().mean(dim=1)
 
 

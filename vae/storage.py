@@ -23,6 +23,7 @@ from vae.calibration import Calibration
 from vae.drift import Profile
 from vae.errors import DetectorError, VaeError
 from vae.files import canonical_json, sha256, write_whole
+from vae.levels import PlaceLevels
 from vae.model import build
 from vae.normalisation import Normalisation
 from vae.training import choose_device
@@ -46,10 +47,13 @@ def save_detector(detector: Detector, folder: Path) -> None:
         "score": detector.score_settings.model_dump(mode="json"),
         "tile_size": detector.tile_size,
         "seed": detector.seed,
+        "levels": None,
         "calibration": None,
         "profile": None,
         "metadata": dict(detector.metadata),
     }
+    if detector.levels is not None:
+        about["levels"] = {"places": detector.levels.levels, "elsewhere": detector.levels.elsewhere}
     if detector.calibration is not None:
         made = detector.calibration
         about["calibration"] = {**made.to_dict(), "calibration_id": made.calibration_id}
@@ -99,7 +103,7 @@ def load_detector(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto")
         normalisation = Normalisation.from_dict(about["normalisation"])
         network = build(len(normalisation.bands), ModelSettings(**about["model"]), seed=0)
         network.load_state_dict(_group(tensors, "network"))
-        profile = about["profile"]
+        profile, levels = about["profile"], about["levels"]
         arrays = {name: tensor.numpy() for name, tensor in _group(tensors, "profile").items()}
         return detectors.Detector(
             network=network.to(where),
@@ -107,6 +111,7 @@ def load_detector(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto")
             score_settings=ScoreSettings(**about["score"]),
             tile_size=about["tile_size"],
             seed=about["seed"],
+            levels=None if levels is None else PlaceLevels(levels["places"], levels["elsewhere"]),
             calibration=made,
             profile=None if profile is None else Profile.from_arrays(profile, arrays),
             metadata=about["metadata"],
