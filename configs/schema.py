@@ -203,13 +203,13 @@ class DriftSettings(Section):
     """Tonight against training: when is the input no longer what the detector was made for?"""
 
     season_days: int = Field(45, ge=1, le=183, description="Training dates this close in the year are compared with.")
-    min_dates: int = Field(3, ge=1, description="With fewer dates of the season, all training dates are used.")
+    min_dates: int = Field(5, ge=1, description="With fewer dates of the season, all training dates are used.")
     min_tiles: int = Field(8, ge=1, description="A night with fewer usable tiles is too cloudy to be judged.")
     margin: float = Field(
-        1.5, ge=1, description="A statistic alarms beyond this many times its 95th percentile among training dates."
+        1.25, ge=1, description="A statistic alarms beyond this many times its 95th percentile among training dates."
     )
     window: int = Field(
-        3, ge=1, description="Usable nights that are looked at together; weather and haze differ from night to night."
+        4, ge=1, description="Usable nights that are looked at together; weather and haze differ from night to night."
     )
     patience: int = Field(2, ge=1, description="Nights in a row that must alarm before drift is declared.")
     retrain: bool = Field(False, description="Retrain when drift is declared.")

@@ -13,7 +13,7 @@ from imagery.catalog import SceneRecord
 from tasks.nights import NightRecord
 from tasks.score import read_profile, score_files
 from vae.detector import Detector
-from vae.drift import Profile, lasting, null_by_dates, verdict, window_statistics
+from vae.drift import Profile, lasting, null_by_dates, verdict, window_length, window_statistics
 from vae.errors import DriftError
 
 
@@ -74,7 +74,8 @@ def judge_night(
     usable = seen.usable_dates(settings.drift.min_tiles)
     if night not in usable:
         return Drift(None, (f"fewer than {settings.drift.min_tiles} tiles have a score",))
-    found = window_statistics(seen.pooled(usable[-settings.drift.window :]), training, night, settings.drift)
+    window = seen.pooled(usable[-window_length(training, settings.drift) :])
+    found = window_statistics(window, training, night, settings.drift)
     if found is None:
         return Drift(None, ("no location of this night is known from training",))
     reasons = tuple(verdict(found, null, settings.drift))

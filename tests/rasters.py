@@ -79,9 +79,6 @@ def write_raster(
         stored["SCL"] = classes.astype(next(iter(stored.values())).dtype)
     first = next(iter(stored.values()))
     count = len(stored) + (nodata == "alpha")
-    if nodata == "alpha":
-        # GDAL takes a fourth band of an RGB image for alpha by itself, and any last one only when it is told.
-        creation = {"photometric": "MINISBLACK", "alpha": "YES", **creation}
     path.parent.mkdir(parents=True, exist_ok=True)
     profile = {
         "driver": driver,
@@ -104,7 +101,7 @@ def write_raster(
         if nodata == "alpha":
             opaque = np.iinfo(first.dtype).max
             dataset.write(np.where(_some(missing, first), 0, opaque).astype(first.dtype), count)
-            dataset.colorinterp = (*dataset.colorinterp[:-1], ColorInterp.alpha)
+            dataset.colorinterp = (*[ColorInterp.undefined] * (count - 1), ColorInterp.alpha)
         if nodata == "mask":
             dataset.write_mask(~_some(missing, first))
     return path

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from configs.schema import CalibrationSettings
+from vae.digests import canonical_json, sha256
 from vae.errors import CalibrationError
-from vae.files import canonical_json, sha256
 
 MOST_STORED = 100_000  # scores; half of them are the highest, without a gap
 

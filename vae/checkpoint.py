@@ -18,7 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from configs.schema import ModelSettings, TrainSettings
-from vae.files import canonical_json, sha256, write_whole
+from configs.workspace import write_bytes
+from vae.digests import canonical_json, sha256
 from vae.normalisation import Normalisation
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def save_state(path: Path, state: State) -> None:
         "best_elbo": state.best_elbo,
         "stopped_early": state.stopped_early,
     }
-    write_whole(path, save(tensors, metadata={"state": canonical_json(about).decode()}))
+    write_bytes(path, save(tensors, metadata={"state": canonical_json(about).decode()}))
 
 
 def load_state(path: Path, expected_fingerprint: str) -> State | None:

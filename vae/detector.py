@@ -17,8 +17,8 @@ from torch import Tensor
 from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
 from vae import drift, scores
 from vae.calibration import Basis, Calibration, fit_calibration
+from vae.digests import canonical_json, sha256
 from vae.errors import CalibrationError, DetectorError, ShapeError
-from vae.files import canonical_json, sha256
 from vae.levels import PlaceLevels, fit_levels
 from vae.model import ConvVAE
 from vae.normalisation import Normalisation

@@ -31,6 +31,7 @@ PSI_GROUPS = 10  # the index is computed over tenths of the baseline
 PSI_FLOOR = 1e-3  # share that an empty group is taken to hold, so that its logarithm stays finite
 REPORTED_ONLY = ("psi_", "ks_")  # told, never judged: heavy-tailed, and in simulated seasons without power of their own
 FEWEST_NULL_RUNS = 3
+INDEPENDENT_RUNS = 10
 DAYS_OF_YEAR = 365.25
 
 
@@ -221,6 +222,15 @@ def days_of_year_apart(one: date, other: date) -> float:
     return min(apart, DAYS_OF_YEAR - apart)
 
 
+def window_length(profile: Profile, settings: DriftSettings) -> int:
+    """How many nights are looked at together: `window`, or fewer when training has not ten times as many dates.
+
+    Overlapping runs of few dates resemble each other, and would make the null too narrow.
+    """
+    dates = len(profile.usable_dates(settings.min_tiles))
+    return max(1, min(settings.window, dates // INDEPENDENT_RUNS))
+
+
 def window_statistics(
     window: Mapping[str, Histograms],
     profile: Profile,
@@ -254,7 +264,7 @@ def window_statistics(
 def null_by_dates(profile: Profile, settings: DriftSettings) -> dict[str, float]:
     """How far training dates lie from each other by nature.
 
-    Every run of `window` training dates is judged as if it were the last nights, against the other dates of its
+    Every run of `window_length` training dates is judged as if it were the last nights, against the other dates of its
     season. Each statistic's 95th percentile over the runs is widened by one common factor, so that 95 % of the runs lie
     below *all* that are judged: many are looked at every night, and each would add its own false alarms.
 
@@ -266,16 +276,16 @@ def null_by_dates(profile: Profile, settings: DriftSettings) -> dict[str, float]
     """
     judged = []
     days = profile.usable_dates(settings.min_tiles)
-    for end in range(settings.window, len(days) + 1):
-        run = days[end - settings.window : end]
+    length = window_length(profile, settings)
+    for end in range(length, len(days) + 1):
+        run = days[end - length : end]
         found = window_statistics(profile.pooled(run), profile, run[-1], settings, without=run)
         if found is not None:
             judged.append(found)
     if len(judged) < FEWEST_NULL_RUNS:
         raise DriftError(
-            f"{len(days)} training dates have {settings.min_tiles} tiles or more, and {len(judged)} runs of "
-            f"{settings.window} of them can be compared with others of their location; {FEWEST_NULL_RUNS} are needed to "
-            "know how far nights lie apart by nature: train on more dates, or lower drift.window or drift.min_tiles"
+            f"{len(judged)} training dates can be compared with others of their location, {FEWEST_NULL_RUNS} are needed "
+            "to know how far nights lie apart by nature: train on more dates, or lower drift.min_tiles"
         )
     table = np.array([list(found.values()) for found in judged])
     ordinary = np.maximum(np.percentile(table, 95, axis=0), 1e-9)

