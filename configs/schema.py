@@ -206,7 +206,7 @@ class DriftSettings(Section):
     min_dates: int = Field(5, ge=1, description="With fewer dates of the season, all training dates are used.")
     min_tiles: int = Field(8, ge=1, description="A night with fewer usable tiles is too cloudy to be judged.")
     margin: float = Field(
-        1.25, ge=1, description="A statistic alarms beyond this many times its 95th percentile among training dates."
+        1.5, ge=1, description="A statistic alarms beyond this many times its 95th percentile among training dates."
     )
     window: int = Field(
         4, ge=1, description="Usable nights that are looked at together; weather and haze differ from night to night."

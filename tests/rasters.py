@@ -94,6 +94,8 @@ def write_raster(
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(path, "w", **profile, **creation) as dataset,
     ):
+        if nodata == "alpha":  # before the first pixel: later, GDAL forgets it in files that are stored band by band
+            dataset.colorinterp = (*[ColorInterp.undefined] * (count - 1), ColorInterp.alpha)
         for index, (name, values) in enumerate(stored.items(), start=1):
             dataset.write(values, index)
             if described:
@@ -101,7 +103,6 @@ def write_raster(
         if nodata == "alpha":
             opaque = np.iinfo(first.dtype).max
             dataset.write(np.where(_some(missing, first), 0, opaque).astype(first.dtype), count)
-            dataset.colorinterp = (*[ColorInterp.undefined] * (count - 1), ColorInterp.alpha)
         if nodata == "mask":
             dataset.write_mask(~_some(missing, first))
     return path

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,10 @@ class Site:
     """A server with a worker, and the watch that was deployed there."""
 
     api: httpx.Client
+    folder: Path
     config: Path
     workspace: Path
+    environment: dict[str, str]
 
     def deployment(self, name: str) -> dict[str, Any]:
         return answer(self.api.get(f"/deployments/name/{name}/{name}"))
@@ -82,12 +85,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=30) as api,
     ):
         until(lambda: healthy(api), 90, "the server answers", server)
-        run(["work-pool", "create", "tilewatch", "--type", "process"], folder, environment)
+        pool = prefect(["work-pool", "create", "tilewatch", "--type", "process"], folder, environment)
+        assert pool.returncode == 0, pool.stdout + pool.stderr
         # The worker knows nothing of the watch, and neither of the two is started where the code lies.
         with process(["worker", "start", "--pool", "tilewatch"], folder, environment):
-            prefect_file = str(REPOSITORY / "deployments" / "prefect.yaml")
-            run(["--no-prompt", "deploy", "--all", "--prefect-file", prefect_file], folder, environment | watch)
-            yield Site(api, config, workspace)
+            deployed = deploy(folder, environment | watch)
+            assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+            yield Site(api, folder, config, workspace, environment)
 
 
 def test_every_deployment_is_registered_with_the_watch(site: Site):
@@ -98,6 +102,17 @@ def test_every_deployment_is_registered_with_the_watch(site: Site):
         assert deployment["parameters"]["watch"] == {"config": str(site.config), "workspace": str(site.workspace)}
         assert deployment["work_pool_name"] == "tilewatch"
         assert bool(deployment["schedules"]) == (deployment["name"] == "nightly")
+
+
+@pytest.mark.parametrize("workspace", [None, "workspace"])
+def test_a_watch_without_an_absolute_workspace_is_not_deployed(site: Site, workspace: str | None):
+    places = {"TILEWATCH_CONFIG": str(site.config)} | ({"TILEWATCH_WORKSPACE": workspace} if workspace else {})
+
+    refused = deploy(site.folder, site.environment | places)
+
+    assert refused.returncode != 0
+    assert "set TILEWATCH_WORKSPACE to an absolute path" in refused.stdout + refused.stderr
+    assert site.deployment("train")["parameters"]["watch"]["workspace"] == str(site.workspace)
 
 
 def test_nights_are_scheduled_at_five_in_the_morning(site: Site):
@@ -111,7 +126,7 @@ def test_nights_are_scheduled_at_five_in_the_morning(site: Site):
 
     times = sorted(datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC) for run in runs)
     assert {(moment.hour, moment.minute) for moment in times} == {(5, 0)}
-    assert all(later - earlier == timedelta(days=1) for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier == timedelta(days=1) for earlier, later in pairwise(times))
     assert nightly["global_concurrency_limit"]["limit"] == 1
     assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
@@ -155,7 +170,8 @@ def test_a_training_started_with_other_parameters_gives_the_champion(site: Site)
     registry = MlflowClient(Workspace(site.workspace).mlflow_uri)
     champion = registry.get_model_version_by_alias("meadow", "champion")
     assert champion.tags["reason"] == "asked for in the form"
-    assert int(registry.get_run(champion.run_id).data.metrics["epoch"] if False else 2) == 2
+    assert registry.get_run(champion.run_id).data.params["train.epochs"] == "2"
+    assert len(registry.get_metric_history(champion.run_id, "elbo_train")) == 2
 
 
 def answer(response: httpx.Response) -> Any:
@@ -186,12 +202,21 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
+def deploy(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    prefect_file = str(REPOSITORY / "deployments" / "prefect.yaml")
+    return prefect(["--no-prompt", "deploy", "--all", "--prefect-file", prefect_file], folder, environment)
+
+
+def prefect(arguments: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "prefect", *arguments],
-        cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @contextmanager

@@ -1,0 +1,428 @@
+"""Ingest reads what is new or changed, once; what cannot be used is set aside with the reason."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs import Settings, Workspace
+from imagery.catalog import Catalog
+from imagery.quarantine import Quarantine
+from tasks.ingest import Ingested, IngestPlan, ingest_scene, open_scene, plan_ingest, reading_key, settle_grids
+from tests.rasters import WEST, ground, watch_settings, write_raster
+
+DATES = ("2020-06-01", "2020-06-06", "2020-06-11")
+
+
+def archive(root: Path, locations: tuple[str, ...] = ("here", "there"), dates: tuple[str, ...] = DATES) -> Path:
+    for place, location in enumerate(locations):
+        for seed, day in enumerate(dates):
+            write_raster(root / location / f"{day}.tif", ground(40, 40, seed=seed), west=WEST + 10_000 * place)
+    return root
+
+
+def run(settings: Settings, workspace: Workspace, workers: int = 1, **plan: Any) -> tuple[IngestPlan, list[Ingested]]:
+    """Ingest as the flow does."""
+    planned = plan_ingest(settings, workspace, **plan)
+    settle_grids(planned.scenes, settings, workspace)
+    with ThreadPoolExecutor(workers) as pool:
+        return planned, list(pool.map(lambda scene: ingest_scene(scene, settings, workspace), planned.scenes))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "workspace")
+
+
+def files(workspace: Workspace) -> dict[str, tuple[int, bytes]]:
+    paths = (path for path in workspace.root.rglob("*") if path.is_file())
+    return {str(path.relative_to(workspace.root)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def test_every_scene_is_read_once_and_entered(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+
+    plan, results = run(settings, workspace)
+
+    assert len(plan.scenes) == 6
+    assert [result.reason for result in results] == [None] * 6
+    assert {result.tiles for result in results} == {9}
+    records = Catalog(workspace).scenes()
+    assert [record.scene_id for record in records] == [f"{place}/{day}" for day in DATES for place in ("here", "there")]
+    for record in records:
+        assert record.valid_fraction == 1
+        assert record.fingerprint == record.scene.fingerprint()
+        assert record.stats["B02"].count == 1600
+
+
+def test_running_again_does_nothing(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    run(settings, workspace)
+    before = files(workspace)
+
+    plan, results = run(settings, workspace)
+
+    assert (plan.scenes, plan.unchanged, results) == ((), 6, [])
+    assert files(workspace) == before
+
+
+def test_a_new_scene_is_read_and_the_others_are_left_alone(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    run(settings, workspace)
+    before = files(workspace)
+
+    write_raster(tmp_path / "scenes/here/2020-06-16.tif", ground(40, 40, seed=9))
+    plan, (result,) = run(settings, workspace)
+
+    assert (result.scene_id, result.reason, plan.unchanged) == ("here/2020-06-16", None, 6)
+    after = files(workspace)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_file_that_was_touched_but_holds_the_same_is_not_read_again(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    run(settings, workspace)
+    tiles_before = files(workspace)["catalog/here/2020-06-06.parquet"]
+    ingested_before = [record.ingested_at for record in Catalog(workspace).scenes()]
+
+    os.utime(tmp_path / "scenes/here/2020-06-06.tif", (1_600_000_000, 1_600_000_000))
+    plan, (result,) = run(settings, workspace)
+
+    assert (result.scene_id, result.tiles, result.reason) == ("here/2020-06-06", 9, None)
+    assert plan.unchanged == 5
+    assert files(workspace)["catalog/here/2020-06-06.parquet"] == tiles_before
+    assert [record.ingested_at for record in Catalog(workspace).scenes()] == ingested_before
+
+
+def test_a_file_that_was_touched_is_looked_at_once_and_not_every_night(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    run(settings, workspace)
+    os.utime(tmp_path / "scenes/here/2020-06-06.tif", (1_600_000_000, 1_600_000_000))
+    run(settings, workspace)
+
+    plan, _ = run(settings, workspace)
+
+    assert plan.scenes == ()
+
+
+def test_an_archive_that_moved_is_found_where_it_is_now(tmp_path: Path, workspace: Workspace) -> None:
+    run(watch_settings(archive(tmp_path / "scenes")), workspace)
+    (tmp_path / "scenes").rename(tmp_path / "moved")
+    settings = watch_settings(tmp_path / "moved")
+
+    run(settings, workspace)
+
+    for record in Catalog(workspace).scenes():
+        with open_scene(record.scene, settings, workspace) as reader:
+            assert reader.grid.width == 40
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    run(settings, workspace)
+    before = {record.scene_id: record for record in Catalog(workspace).scenes()}
+
+    write_raster(tmp_path / "scenes/here/2020-06-06.tif", ground(40, 40, seed=99))
+    plan, (result,) = run(settings, workspace)
+
+    assert (result.scene_id, plan.unchanged) == ("here/2020-06-06", 5)
+    after = {record.scene_id: record for record in Catalog(workspace).scenes()}
+    assert {name for name in after if after[name].fingerprint != before[name].fingerprint} == {"here/2020-06-06"}
+    assert after["here/2020-06-06"].stats["B02"].mean != before["here/2020-06-06"].stats["B02"].mean
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"source": {"scale": 1.0}}, True),
+        ({"source": {"bands": ("B03", "B02")}}, True),
+        ({"masks": {"nodata": 1}}, True),
+        ({"grid": {"tile_size": 8}}, True),
+        ({"train": {"epochs": 3}}, False),
+        ({"score": {"min_valid": 0.9}}, False),
+    ],
+)
+def test_scenes_are_read_again_when_a_setting_changes_that_decides_what_is_read(
+    tmp_path: Path, workspace: Workspace, sections: dict, expected: bool
+) -> None:
+    root = archive(tmp_path / "scenes")
+    run(watch_settings(root), workspace)
+    changed = watch_settings(root, **sections)
+
+    plan, results = run(changed, workspace)
+
+    assert len(plan.scenes) == (6 if expected else 0)
+    assert {result.reason for result in results} <= {None}
+    assert {record.key for record in Catalog(workspace).scenes()} == {reading_key(changed)}
+
+
+def test_another_resolution_is_used_or_refused_but_never_ignored(tmp_path: Path, workspace: Workspace) -> None:
+    root = archive(tmp_path / "scenes", ("here",))
+    run(watch_settings(root), workspace)
+
+    _, results = run(watch_settings(root, grid={"resolution": 20.0}), workspace)
+
+    for result in results:
+        grid = Catalog(workspace).grid("here")
+        assert grid is not None
+        assert grid.resolution == 20.0 or "resolution" in (result.reason or "")
+
+
+def test_later_scenes_may_be_left_out(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+
+    plan, _ = run(settings, workspace, until=date(2020, 6, 6))
+
+    assert {scene.acquired.date().isoformat() for scene in plan.scenes} == {"2020-06-01", "2020-06-06"}
+
+
+def test_a_file_without_a_readable_date_is_listed(tmp_path: Path, workspace: Workspace) -> None:
+    root = archive(tmp_path / "scenes", ("here",))
+    write_raster(root / "here/latest.tif", ground(40, 40))
+
+    plan, _ = run(watch_settings(root), workspace)
+
+    ((path, reason),) = plan.skipped
+    assert path.name == "latest.tif"
+    assert "not a date" in reason
+
+
+def spoil_truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def spoil_text(path: Path) -> None:
+    path.write_text("<html>Service unavailable</html>")
+
+
+def spoil_band(path: Path) -> None:
+    write_raster(path, ground(40, 40, ("B02", "B03", "B04")))
+
+
+def spoil_grid(path: Path) -> None:
+    write_raster(path, ground(40, 40), west=WEST + 400)
+
+
+def spoil_crs(path: Path) -> None:
+    write_raster(path, ground(40, 40), crs="EPSG:32633")
+
+
+def spoil_local_crs(path: Path) -> None:
+    write_raster(path, ground(40, 40), crs='LOCAL_CS["survey",UNIT["metre",1]]')
+
+
+def spoil_all_nodata(path: Path) -> None:
+    write_raster(path, ground(40, 40), missing=np.ones((40, 40), bool), nodata="declared")
+
+
+def spoil_numbers(path: Path) -> None:
+    write_raster(path, ground(40, 40), dtype="complex64")
+
+
+BAD = [
+    (spoil_truncated, ["2020-06-06.tif", "cannot be read"]),
+    (spoil_text, ["2020-06-06.tif cannot be opened as GTiff"]),
+    (spoil_band, ["no band B08", "found: B02, B03, B04"]),
+    (spoil_grid, ["is not on the grid of here", "40.0 pixels off", "grid.on_mismatch=warp"]),
+    (spoil_crs, ["is not on the grid of here", "EPSG:32633"]),
+    (spoil_local_crs, ["2020-06-06.tif"]),
+    (spoil_all_nodata, ["here/2020-06-06 has no data", "nodata"]),
+    (spoil_numbers, ["complex"]),
+]
+
+
+@pytest.mark.parametrize(("spoil", "told"), BAD, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_bad_scene_is_set_aside_in_words_and_the_others_are_entered(
+    tmp_path: Path, workspace: Workspace, spoil: Any, told: list[str]
+) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    spoil(tmp_path / "scenes/here/2020-06-06.tif")
+
+    _, results = run(settings, workspace)
+
+    (record,) = Quarantine(workspace).records()
+    assert (record.scene_id, record.location, record.step) == ("here/2020-06-06", "here", "ingest")
+    assert record.day == date(2020, 6, 6)
+    assert datetime.fromisoformat(record.at) <= datetime.now(UTC)
+    for words in told:
+        assert words in record.reason
+    assert [result.scene_id for result in results if result.reason] == ["here/2020-06-06"]
+    assert len(Catalog(workspace).scenes()) == 5
+    assert "here/2020-06-06" not in {scene.scene_id for scene in Catalog(workspace).scenes()}
+
+
+# Not one on another grid: the first scene that is whole defines the grid, wherever it lies.
+@pytest.mark.parametrize("spoil", [spoil for spoil, _ in BAD if spoil not in (spoil_grid, spoil_crs)])
+def test_a_bad_scene_that_comes_first_does_not_spoil_the_location(
+    tmp_path: Path, workspace: Workspace, spoil: Any
+) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes", ("here",)))
+    spoil(tmp_path / "scenes/here/2020-06-01.tif")
+
+    run(settings, workspace)
+
+    assert [record.scene_id for record in Quarantine(workspace).records()] == ["here/2020-06-01"]
+    assert len(Catalog(workspace).scenes()) == 2
+
+
+def test_a_scene_of_other_ground_that_is_all_nodata_does_not_define_the_grid(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes", ("here",)))
+    write_raster(
+        tmp_path / "scenes/here/2020-05-01.tif",
+        ground(40, 40),
+        west=WEST + 5000,
+        missing=np.ones((40, 40), bool),
+        nodata="declared",
+    )
+
+    run(settings, workspace)
+
+    assert [record.scene_id for record in Quarantine(workspace).records()] == ["here/2020-05-01"]
+
+
+def test_a_scene_that_is_set_aside_is_not_tried_every_night(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    spoil_text(tmp_path / "scenes/here/2020-06-06.tif")
+    run(settings, workspace)
+    before = files(workspace)
+
+    plan, results = run(settings, workspace)
+
+    assert (plan.scenes, plan.unchanged, plan.quarantined, results) == ((), 5, 1, [])
+    assert files(workspace) == before
+
+
+def test_a_scene_that_is_set_aside_is_tried_again_when_that_is_asked_for(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    spoil_text(tmp_path / "scenes/here/2020-06-06.tif")
+    run(settings, workspace)
+
+    plan, (result,) = run(settings, workspace, retry_quarantined=True)
+
+    assert len(plan.scenes) == 1
+    assert result.reason is not None
+
+
+def test_a_scene_that_was_repaired_leaves_quarantine(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    path = tmp_path / "scenes/here/2020-06-06.tif"
+    spoil_text(path)
+    run(settings, workspace)
+
+    write_raster(path, ground(40, 40, seed=1))
+    _, (result,) = run(settings, workspace)
+
+    assert result == Ingested("here/2020-06-06", 9, None)
+    assert Quarantine(workspace).records() == []
+    assert len(Catalog(workspace).scenes()) == 6
+
+
+def test_a_setting_that_makes_a_scene_fit_frees_it(tmp_path: Path, workspace: Workspace) -> None:
+    root = archive(tmp_path / "scenes")
+    write_raster(root / "here/2020-06-06.tif", ground(40, 40), west=WEST + 40)
+    run(watch_settings(root), workspace)
+    assert len(Quarantine(workspace).records()) == 1
+
+    run(watch_settings(root, grid={"on_mismatch": "warp"}), workspace)
+
+    assert Quarantine(workspace).records() == []
+    record = next(one for one in Catalog(workspace).scenes() if one.scene_id == "here/2020-06-06")
+    assert record.valid_fraction == pytest.approx(0.9)
+
+
+def test_a_good_scene_that_turns_bad_leaves_the_catalog(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    run(settings, workspace)
+
+    spoil_truncated(tmp_path / "scenes/here/2020-06-06.tif")
+    run(settings, workspace)
+
+    assert len(Catalog(workspace).scenes()) == 5
+    assert [record.scene_id for record in Quarantine(workspace).records()] == ["here/2020-06-06"]
+
+
+def test_a_file_that_vanishes_before_it_is_read_stops_nothing(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes"))
+    planned = plan_ingest(settings, workspace)
+    settle_grids(planned.scenes, settings, workspace)
+    (tmp_path / "scenes/here/2020-06-06.tif").unlink()
+
+    results = [ingest_scene(scene, settings, workspace) for scene in planned.scenes]
+
+    assert [result.scene_id for result in results if result.reason] == ["here/2020-06-06"]
+    assert len(Catalog(workspace).scenes()) == 5
+
+
+def test_a_scene_whose_name_is_not_utf8_stops_nothing(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(archive(tmp_path / "scenes", ("here",)))
+    folder = os.fsencode(tmp_path / "scenes") + b"/caf\xe9"
+    os.mkdir(folder)
+    os.link(tmp_path / "scenes/here/2020-06-06.tif", folder + b"/2020-06-06.tif")
+
+    run(settings, workspace)
+
+    assert {"here/2020-06-01", "here/2020-06-06", "here/2020-06-11"} <= {
+        record.scene_id for record in Catalog(workspace).scenes()
+    }
+
+
+def test_scenes_read_side_by_side_give_the_same_catalog_as_one_after_another(tmp_path: Path) -> None:
+    root = archive(tmp_path / "scenes", ("a", "b", "c"))
+    write_raster(root / "b/2020-06-16.tif", ground(40, 40), west=WEST)  # not where b is
+    settings = watch_settings(root)
+    catalogs = []
+    for workers in (1, 6):
+        workspace = Workspace(tmp_path / f"w{workers}")
+        run(settings, workspace, workers)
+        catalog = Catalog(workspace)
+        records = [
+            {**record.__dict__, "ingested_at": None, "stats": {b: s.to_record() for b, s in record.stats.items()}}
+            for record in catalog.scenes()
+        ]
+        tiles = [catalog.tiles(record).drop(columns="ingested_at") for record in catalog.scenes()]
+        grids = [catalog.grid(location) for location in ("a", "b", "c")]
+        reasons = [(record.scene_id, record.reason) for record in Quarantine(workspace).records()]
+        catalogs.append((records, tiles, grids, reasons))
+
+    (records, tiles, grids, reasons), (others, other_tiles, other_grids, other_reasons) = catalogs
+    assert records == others
+    assert grids == other_grids
+    assert reasons == other_reasons
+    assert len(reasons) == 1
+    for one, other in zip(tiles, other_tiles, strict=True):
+        assert one.equals(other)
+
+
+def test_the_oldest_scene_defines_the_grid_in_whatever_order_they_are_listed(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    root = archive(tmp_path / "scenes", ("here",))
+    write_raster(root / "here/2020-05-01.tif", ground(48, 48))
+    settings = watch_settings(root)
+
+    settle_grids(reversed(plan_ingest(settings, workspace).scenes), settings, workspace)
+
+    grid = Catalog(workspace).grid("here")
+    assert grid is not None
+    assert grid.width == 48
+
+
+def test_many_scenes_of_one_day_are_all_entered(tmp_path: Path, workspace: Workspace) -> None:
+    root = tmp_path / "scenes"
+    for number in range(3):
+        write_raster(root / "here" / f"2020-06-01_{number}.tif", ground(40, 40, seed=number))
+    settings = watch_settings(root, source={"pattern": "{location}/{date:%Y-%m-%d}_*.tif"})
+
+    run(settings, workspace)
+
+    assert [record.scene_id for record in Catalog(workspace).scenes()] == [
+        "here/2020-06-01", "here/2020-06-01/2", "here/2020-06-01/3"
+    ]  # fmt: skip
