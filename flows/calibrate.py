@@ -57,6 +57,7 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
     """
     request = request or CalibrateRequest()
     settings, workspace = watch.open()
+    steps.limit_threads(settings)
     period = settings.split.calibrate or Period()
     if request.start or request.end:
         period = Period(start=request.start, end=request.end)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -193,6 +194,8 @@ def demo(
 
 def main() -> None:
     """Entry point of the `tilewatch` command."""
+    # Ended in the ordinary way, so that Prefect's server of this run ends as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     app()
 
 

@@ -55,7 +55,11 @@ def ingest_new(
     if parameters:
         with progress("ingest", len(parameters)) as counter:
             results = steps.for_each(
-                steps.ingest_scene, parameters, settings, lambda done: counter.step(done.scene_id)
+                steps.ingest_scene,
+                parameters,
+                settings,
+                lambda one, failure: steps.set_aside("ingest", one["scene"], failure, settings, workspace),
+                lambda done: counter.step(done.scene_id),
             )
     return IngestSummary(
         ingested=sum(result.reason is None for result in results),

@@ -35,6 +35,7 @@ def latents(watch: Watch, request: NightRequest | None = None) -> LatentsSummary
     """
     request = request or NightRequest()
     settings, workspace = watch.open()
+    steps.limit_threads(settings)
     folder, version = registry.champion(settings, workspace)
     detector = steps.load_detector(folder)
     check_fit(detector, settings)

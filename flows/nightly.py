@@ -57,6 +57,7 @@ def nightly(watch: Watch, request: NightRequest | None = None) -> NightlySummary
     """
     request = request or NightRequest()
     settings, workspace = watch.open()
+    steps.limit_threads(settings)
     folder, version = registry.champion(settings, workspace)
     detector = steps.load_detector(folder)
     check_fit(detector, settings)
@@ -164,7 +165,12 @@ def _score(
 ) -> None:
     common = {"detector": folder, "detector_version": version, "settings": settings, "workspace": workspace}
     todo = [record for record in scenes if not score_files(workspace, version, record).complete]
-    steps.for_each(steps.score_scene, [{"record": record, **common} for record in todo], settings)
+    steps.for_each(
+        steps.score_scene,
+        [{"record": record, **common} for record in todo],
+        settings,
+        lambda one, failure: steps.set_aside("score", one["record"].scene, failure, settings, workspace).reason,
+    )
 
 
 def _track(

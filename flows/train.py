@@ -17,7 +17,7 @@ from flows.ingest import ingest_new
 from flows.parameters import TrainRequest, Watch
 from flows.progress import progress
 from imagery.catalog import SceneRecord
-from tasks import figures, registry, tracking
+from tasks import figures, registry, steps, tracking
 from tasks.artifacts import table_artifact
 from tasks.dataset import split_scenes
 from tasks.report import validation_page
@@ -59,6 +59,7 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
     request = request or TrainRequest()
     settings, workspace = watch.open()
     settings = request.apply(settings)
+    steps.limit_threads(settings)
     ingested = ingest_new(settings, workspace, _last_date(settings))
     with tracking.run(settings, workspace, "train", "train", {"reason": request.reason}, system_metrics=True) as run:
         validation = _validate(settings, workspace)

@@ -94,11 +94,13 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
     """Read one scene and enter it in the catalog, or quarantine it.
 
     A scene whose files were touched but hold the same content is not read again.
+
+    Raises:
+        OSError: The catalog cannot be written.
     """
     catalog, quarantine, key = Catalog(workspace), Quarantine(workspace), reading_key(settings)
-    stamp = scene.stamp
     try:
-        fingerprint = scene.fingerprint()
+        stamp, fingerprint = scene.stamp, scene.fingerprint()
         known = catalog.get(scene)
         if known and known.key == key and known.fingerprint == fingerprint:
             return Ingested(scene.scene_id, known.tiles, None)
@@ -106,26 +108,27 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
             found = survey(reader, settings.source.bands, settings.grid.tile_size)
         if found.data_fraction == 0:
             raise SceneEmpty(f"{scene.scene_id} has no data: every pixel is nodata")
-        record = SceneRecord(
-            scene_id=scene.scene_id,
-            location=scene.location,
-            acquired=scene.acquired,
-            number=scene.number,
-            files=scene.files,
-            stamp=stamp,
-            fingerprint=fingerprint,
-            key=key,
-            tile_size=settings.grid.tile_size,
-            tiles=len(found.tiles),
-            valid_fraction=found.valid_fraction,
-            data_fraction=found.data_fraction,
-            cloud_fraction=found.cloud_fraction,
-            stats=found.stats,
-            ingested_at=datetime.now(UTC).replace(microsecond=0),
-        )
-        catalog.write(record, found.tiles)
     except (ImageryError, OSError) as error:
         return quarantine_scene(scene, "ingest", str(error), settings, workspace)
+    record = SceneRecord(
+        scene_id=scene.scene_id,
+        location=scene.location,
+        acquired=scene.acquired,
+        number=scene.number,
+        files=scene.files,
+        stamp=stamp,
+        fingerprint=fingerprint,
+        key=key,
+        tile_size=settings.grid.tile_size,
+        tiles=len(found.tiles),
+        valid_fraction=found.valid_fraction,
+        data_fraction=found.data_fraction,
+        cloud_fraction=found.cloud_fraction,
+        stats=found.stats,
+        ingested_at=datetime.now(UTC).replace(microsecond=0),
+    )
+    # Not in the block above: a disk that is full is no fault of the scene.
+    catalog.write(record, found.tiles)
     quarantine.release(scene)
     return Ingested(scene.scene_id, record.tiles, None)
 

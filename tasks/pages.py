@@ -48,7 +48,7 @@ class FlagView:
         valid_fraction: Share of the tile's pixels that are usable.
         pictures: Name to data URI, in the order they are shown. A flag without pictures becomes a row of a table.
         band_errors: Band to its share of the error (0 to 1).
-        history: Earlier (date, score) of the same tile, oldest first.
+        history: (date, score) of the same tile, oldest first, tonight last.
         heatmap_file: Where the heatmap raster lies.
         window: The tile on its location's map: left, top, width and height as shares of the map (0 to 1).
     """

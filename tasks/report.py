@@ -245,7 +245,7 @@ def _flag_view(
         valid_fraction=row["valid_fraction"],
         pictures=evidence.pictures if evidence else {},
         band_errors=evidence.band_errors if evidence else {},
-        history=history.get(row["tile_id"], []),
+        history=[*history.get(row["tile_id"], []), (row["acquired"].date().isoformat(), row["score"])],
         heatmap_file=scene.heatmap.name,
         window=_window(row, scene),
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import mlflow
 import numpy as np
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -9,14 +12,17 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from vae.detector import Detector
 
 
+# The signature that is logged with the model says what its input is; hints would say it again, less exactly.
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
+
+
 class ServedDetector(PythonModel):
     """Scores tiles of physical values; NaN marks pixels that do not count."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle that was logged with the model."""
-        self.detector = Detector.load(context.artifacts["detector"])
+        self.detector = Detector.load(Path(context.artifacts["detector"]))
 
-    # No type hints here: MLflow would read them as the schema of the input, which the logged signature gives.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Scores, p-values and flags of (N, C, H, W) tiles."""
         values = np.asarray(model_input, dtype=np.float32)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -20,6 +22,7 @@ from tasks import ingest as _ingest
 from tasks import score as _score
 from vae.detector import Detector
 
+log = logging.getLogger(__name__)
 RETRY_DELAYS = [2, 10, 60]
 
 
@@ -41,6 +44,18 @@ def score_scene(
     return None
 
 
+def limit_threads(settings: Settings) -> None:
+    """Let one operation of the network use no more threads than the settings allow."""
+    if settings.compute.threads is not None:
+        torch.set_num_threads(settings.compute.threads)
+
+
+def set_aside(step: str, scene: Scene, failure: Exception, settings: Settings, workspace: Workspace) -> _ingest.Ingested:
+    """Quarantine a scene on which a step failed in a way nobody foresaw."""
+    reason = f"failed unexpectedly, please report it: {type(failure).__name__}: {failure}"
+    return _ingest.quarantine_scene(scene, step, reason, settings, workspace)
+
+
 @lru_cache(maxsize=2)
 def load_detector(folder: Path) -> Detector:
     """A detector, loaded once in a process."""
@@ -51,18 +66,25 @@ def for_each(
     step: Task[..., Any],
     parameters: Sequence[dict[str, Any]],
     settings: Settings,
+    on_failure: Callable[[dict[str, Any], Exception], Any],
     on_done: Callable[[Any], None] | None = None,
 ) -> list[Any]:
     """Run a step for each set of parameters, some side by side, with the retries and the time limit of the settings.
+
+    One that fails in spite of its retries does not stop the others, unless it is the machine that fails.
 
     Args:
         step: One of the steps above.
         parameters: What it is called with.
         settings: How many side by side, how often again, how long at most.
+        on_failure: Called with the parameters and the failure of one; gives its result.
         on_done: Called with each result, in order.
 
     Returns:
         The results, in order.
+
+    Raises:
+        OSError: A disk that is full or read-only, a file that cannot be written: no fault of one scene.
     """
     compute = settings.compute
     limited = step.with_options(
@@ -73,8 +95,14 @@ def for_each(
     results = []
     with ThreadPoolTaskRunner(max_workers=compute.workers) as runner:
         futures = [runner.submit(limited, parameters=one) for one in parameters]
-        for future in futures:
-            results.append(future.result())
+        for one, future in zip(parameters, futures, strict=True):
+            result = future.result(raise_on_failure=False)
+            if isinstance(result, OSError):
+                raise result
+            if isinstance(result, Exception):
+                log.error("%s failed", step.name, exc_info=result)
+                result = on_failure(one, result)
+            results.append(result)
             if on_done:
                 on_done(results[-1])
     return results

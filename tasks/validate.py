@@ -23,7 +23,8 @@ from imagery.catalog import Catalog, SceneRecord
 from tasks.ingest import quarantine_scene
 
 log = logging.getLogger(__name__)
-logging.getLogger("great_expectations").setLevel(logging.WARNING)
+# It announces a temporary folder for pages that are never made.
+logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
 # Scene dates are days in UTC; a clock may be a little off, a scene of tomorrow is not.
 CLOCK_TOLERANCE_HOURS = 24.0

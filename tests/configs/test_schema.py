@@ -20,7 +20,7 @@ def test_a_period_holds_both_its_ends_and_an_open_end_holds_everything(
     start: date | None, end: date | None, day: date
 ) -> None:
     if start and end and start > end:
-        with pytest.raises(ValidationError, match="starts .* after it ends"):
+        with pytest.raises(ValidationError, match=r"starts .* after it ends"):
             Period(start=start, end=end)
         return
     period = Period(start=start, end=end)
@@ -38,12 +38,12 @@ def test_a_tile_must_be_halved_as_often_as_the_network_does(size: int, depth: in
     if fits:
         assert Settings.model_validate(values).grid.tile_size == size
         return
-    with pytest.raises(ValidationError, match=f"tile_size {size} .* multiple of {2**depth}"):
+    with pytest.raises(ValidationError, match=rf"tile_size {size} .* multiple of {2**depth}"):
         Settings.model_validate(values)
 
 
 def test_a_pattern_without_a_location_needs_one_in_the_settings() -> None:
-    with pytest.raises(ValidationError, match="set source.location"):
+    with pytest.raises(ValidationError, match=r"set source\.location"):
         SourceSettings(pattern="{date:%Y-%m-%d}.tif")
 
     assert SourceSettings(pattern="{date:%Y-%m-%d}.tif", location="romania").location == "romania"

@@ -68,8 +68,12 @@ def test_a_time_at_midnight_is_a_date_and_any_other_has_seconds_and_is_utc() -> 
 
 
 @given(
-    st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)).map(lambda t: t.replace(microsecond=0)),
-    st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)).map(lambda t: t.replace(microsecond=0)),
+    st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)).map(
+        lambda t: t.replace(microsecond=0)
+    ),
+    st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)).map(
+        lambda t: t.replace(microsecond=0)
+    ),
 )
 def test_names_of_times_differ_and_sort_by_day(one: datetime, other: datetime) -> None:
     assert (time_name(one) == time_name(other)) == (one == other)
@@ -101,9 +105,13 @@ def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) ->
     path = tmp_path / "grid.json"
     write_text(path, "before")
 
-    with pytest.raises(RuntimeError, match="power cut"), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("power cut")
+    def fail_halfway() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail_halfway()
 
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["grid.json"]
@@ -111,7 +119,7 @@ def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) ->
 
 def test_an_exception_before_the_first_byte_leaves_nothing_either(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), whole_file(tmp_path / "x.json"):
-        raise RuntimeError
+        raise RuntimeError("power cut")
 
     assert list(tmp_path.iterdir()) == []
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,9 @@ import rasterio
 import yaml
 
 from imagery.simulate import Location, Plan, simulate
+from tests.commands import DONE, FAILED, WRONG, in_words, result, run_tilewatch, state
 from tests.rasters import ground, write_raster
 
-ROOT = Path(__file__).resolve().parents[2]
-DONE, FAILED, WRONG = 0, 1, 2
 Tilewatch = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -34,35 +31,8 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tilewatch(tmp_path: Path, prefect_home: Path) -> Tilewatch:
-    """Run `tilewatch` in an empty folder, with Prefect's database where all tests share it."""
-
-    usual = {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(prefect_home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-
-    def run(*arguments: str | Path, **environment: str | None) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, **usual, **environment}
-        return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            env={name: value for name, value in variables.items() if value is not None},
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-
-    return run
-
-
-def result(ran: subprocess.CompletedProcess[str]) -> Any:
-    """The JSON object in the last line of standard output."""
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert isinstance(found, dict)
-    return found
-
-
-def in_words(ran: subprocess.CompletedProcess[str]) -> bool:
-    """Whether a failure was explained, and not shown as a trace."""
-    return bool(ran.stderr.strip()) and "Traceback" not in ran.stderr
+    """Runs `tilewatch` in an empty folder, with Prefect's database where all tests share it."""
+    return partial(run_tilewatch, tmp_path, prefect_home)
 
 
 # Wrong usage and configuration: said at once, before anything is started or written.
@@ -256,15 +226,6 @@ def settings_file(folder: Path) -> Path:
     }
     path.write_text(yaml.safe_dump(settings))
     return path
-
-
-def state(workspace: Path) -> dict[str, tuple[int, str]]:
-    """Time and content of every file but Prefect's own."""
-    return {
-        str(path.relative_to(workspace)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in sorted(workspace.rglob("*"))
-        if path.is_file() and path.relative_to(workspace).parts[0] != "prefect"
-    }
 
 
 @pytest.mark.slow

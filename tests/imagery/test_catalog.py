@@ -48,7 +48,10 @@ def surveyed(path: Path, tile_size: int = 16):
 
 @settings(max_examples=20, deadline=None)
 @given(
-    height=st.integers(5, 50), width=st.integers(5, 50), tile_size=st.sampled_from([8, 16, 32]), seed=st.integers(0, 999)
+    height=st.integers(5, 50),
+    width=st.integers(5, 50),
+    tile_size=st.sampled_from([8, 16, 32]),
+    seed=st.integers(0, 999),
 )
 def test_a_survey_says_of_every_tile_what_numpy_finds_in_it(
     tmp_path_factory: pytest.TempPathFactory, height: int, width: int, tile_size: int, seed: int
@@ -61,7 +64,12 @@ def test_a_survey_says_of_every_tile_what_numpy_finds_in_it(
     assert len(found.tiles) == len(grid.tiles(tile_size))
     for row, tile in zip(found.tiles.itertuples(), grid.tiles(tile_size), strict=True):
         assert row.tile_id == tile.tile_id("here")
-        assert (row.row_off, row.col_off, row.height, row.width) == (tile.row_off, tile.col_off, tile.height, tile.width)
+        assert (row.row_off, row.col_off, row.height, row.width) == (
+            tile.row_off,
+            tile.col_off,
+            tile.height,
+            tile.width,
+        )
         window = np.s_[tile.row_off : tile.row_off + tile.height, tile.col_off : tile.col_off + tile.width]
         valid = pixels.valid[window]
         assert row.valid_fraction == pytest.approx(valid.mean())

@@ -30,7 +30,7 @@ def cut(path: Path, share: float) -> Path:
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path, share: float, layout: dict) -> None:
     path = cut(write_raster(tmp_path / "cut.tif", ground(64, 64), nodata="declared", **layout), share)
 
-    with pytest.raises(SceneUnreadable, match="cut.tif"):
+    with pytest.raises(SceneUnreadable, match=r"cut\.tif"):
         read_scene(path)
 
 
@@ -60,7 +60,7 @@ def test_a_cut_pyramid_or_header_is_refused(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", ground())
     os.truncate(path, 6)
 
-    with pytest.raises(SceneUnreadable, match="a.tif"):
+    with pytest.raises(SceneUnreadable, match=r"a\.tif"):
         read_scene(path)
 
 
@@ -110,7 +110,12 @@ def test_jpeg_2000_is_read(tmp_path: Path, suffix: str) -> None:
 
 def test_a_truncated_jpeg_2000_is_refused(tmp_path: Path) -> None:
     path = write_raster(
-        tmp_path / "B02.jp2", ground(64, 64, ("B02",)), driver="JP2OpenJPEG", described=False, quality=100, reversible="YES"
+        tmp_path / "B02.jp2",
+        ground(64, 64, ("B02",)),
+        driver="JP2OpenJPEG",
+        described=False,
+        quality=100,
+        reversible="YES",
     )
 
     with pytest.raises(SceneUnreadable, match=r"B02\.jp2"):
@@ -121,7 +126,7 @@ def test_a_file_that_vanished_is_refused_by_name(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", ground())
     path.unlink()
 
-    with pytest.raises(SceneUnreadable, match="a.tif"):
+    with pytest.raises(SceneUnreadable, match=r"a\.tif"):
         read_scene(path)
 
 
@@ -145,5 +150,5 @@ def test_a_raster_without_a_crs_is_refused(tmp_path: Path) -> None:
 def test_a_local_crs_that_has_no_place_on_earth_is_refused(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", ground(), crs='LOCAL_CS["survey",UNIT["metre",1]]')
 
-    with pytest.raises(ImageryError, match="a.tif"), open_scene(path) as reader:
+    with pytest.raises(ImageryError, match=r"a\.tif"), open_scene(path) as reader:
         reader.grid.footprints(reader.grid.tiles(16))

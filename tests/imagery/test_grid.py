@@ -120,7 +120,12 @@ def test_bounds_and_resolution_are_in_units_of_the_crs() -> None:
     width=SIZES,
     height=SIZES,
     transform=st.tuples(
-        st.floats(0.1, 100), st.just(0.0), st.floats(-1e7, 1e7), st.just(0.0), st.floats(-100, -0.1), st.floats(-1e7, 1e7)
+        st.floats(0.1, 100),
+        st.just(0.0),
+        st.floats(-1e7, 1e7),
+        st.just(0.0),
+        st.floats(-100, -0.1),
+        st.floats(-1e7, 1e7),
     ),
 )
 def test_a_grid_survives_the_way_through_json(width: int, height: int, transform: tuple) -> None:
@@ -140,14 +145,33 @@ def test_the_grid_of_a_raster_is_its_own_unless_another_resolution_is_asked_for(
     assert abs(coarse.width * 20 - 410) <= 10
 
 
-def test_a_crs_without_a_code_is_kept_as_it_is() -> None:
-    crs = CRS.from_proj4("+proj=laea +lat_0=10 +lon_0=20 +ellps=bessel +units=m +no_defs")
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "+proj=laea +lat_0=10 +lon_0=20 +ellps=bessel +units=m +no_defs",
+        # Nearly what IGNF calls ETRS89LAEA and EPSG 3035, and neither of them: the datum is unknown.
+        "+proj=laea +lat_0=52 +lon_0=10 +x_0=4321000 +y_0=3210000 +ellps=GRS80 +units=m +no_defs",
+        "+proj=utm +zone=34 +ellps=GRS80 +units=m +no_defs",
+        "EPSG:3035",
+        "EPSG:4326",
+        "ESRI:54009",
+    ],
+)
+def test_the_crs_of_a_grid_is_that_of_its_raster_with_a_code_or_without(definition: str) -> None:
+    crs = CRS.from_string(definition)
 
     grid = grid_of(crs, from_origin(0, 0, 10, 10), 8, 8, None, "a.tif")
 
-    assert CRS.from_string(grid.crs) == crs
+    assert CRS.from_string(Grid.from_record(json.loads(json.dumps(asdict(grid)))).crs) == crs
+
+
+def test_footprints_of_a_grid_without_a_code_lie_where_they_should() -> None:
+    crs = CRS.from_proj4("+proj=laea +lat_0=10 +lon_0=20 +ellps=WGS84 +units=m +no_defs")
+    grid = grid_of(crs, from_origin(0, 0, 10, 10), 8, 8, None, "a.tif")
+
     (footprint,) = grid.footprints(grid.tiles(8))
-    assert footprint.centroid.distance(footprint.centroid.__class__(20, 10)) < 0.01
+
+    assert (footprint.bounds[0], footprint.bounds[3]) == pytest.approx((20, 10))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def test_a_band_without_a_pixel_is_named() -> None:
 @pytest.mark.parametrize("method", ["percentile", "standard"])
 def test_a_constant_band_is_named_with_what_to_do(method) -> None:
     with pytest.raises(ImageryError, match=r"B03 is constant.*source\.scale"):
-        band_limits({"B02": BandStats.of(VALUES), "B03": BandStats.of(np.full(9, 0.3))}, NormaliseSettings(method=method))
+        band_limits(
+            {"B02": BandStats.of(VALUES), "B03": BandStats.of(np.full(9, 0.3))}, NormaliseSettings(method=method)
+        )
 
 
 def test_a_range_the_wrong_way_round_is_refused() -> None:

@@ -86,9 +86,13 @@ def test_what_is_not_written_has_no_score(tmp_path: Path) -> None:
 def test_an_exception_leaves_no_file_at_all(tmp_path: Path) -> None:
     area = grid(64, 64)
 
-    with pytest.raises(RuntimeError, match="power cut"), heatmap(tmp_path / "a.tif", area, "x", {}) as image:
-        image.write(np.ones((32, 32), np.float32), area.tiles(32)[0].window)
-        raise RuntimeError("power cut")
+    def fail_halfway() -> None:
+        with heatmap(tmp_path / "a.tif", area, "x", {}) as image:
+            image.write(np.ones((32, 32), np.float32), area.tiles(32)[0].window)
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail_halfway()
 
     assert list(tmp_path.iterdir()) == []
 

@@ -49,7 +49,11 @@ MISSING[:, :7] = MISSING[20:, 25:] = True
     ],
 )
 @pytest.mark.parametrize(
-    "layout", [{"interleave": "band"}, {"interleave": "pixel", "compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16}]
+    "layout",
+    [
+        {"interleave": "band"},
+        {"interleave": "pixel", "compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16},
+    ],
 )
 def test_a_pixel_without_data_does_not_count_however_the_file_says_so(
     tmp_path: Path, nodata: Any, dtype: str, masks: dict, layout: dict
@@ -152,9 +156,7 @@ def test_which_classes_are_bad_and_which_are_cloud_is_for_the_settings_to_say(tm
 
 
 def test_cloud_over_missing_data_is_missing_data(tmp_path: Path) -> None:
-    path = write_raster(
-        tmp_path / "a.tif", ground(), missing=MISSING, nodata="zero", classes=np.full((32, 32), 9)
-    )
+    path = write_raster(tmp_path / "a.tif", ground(), missing=MISSING, nodata="zero", classes=np.full((32, 32), 9))
 
     pixels = read_scene(path, masks=MaskSettings(class_band="SCL", border=0))
 
@@ -272,7 +274,8 @@ def test_two_bands_of_the_same_name_are_refused_rather_than_one_of_them_chosen(t
 
 def test_two_files_for_the_same_band_are_refused_rather_than_one_of_them_chosen(tmp_path: Path) -> None:
     one, other = (
-        write_raster(tmp_path / f"{name}.tif", ground(bands=("B02",), seed=seed)) for name, seed in (("v1", 0), ("v2", 1))
+        write_raster(tmp_path / f"{name}.tif", ground(bands=("B02",), seed=seed))
+        for name, seed in (("v1", 0), ("v2", 1))
     )
     scene = Scene("here", DAY, (("B02", one), ("B02", other)))
 
@@ -310,6 +313,22 @@ def test_the_scene_that_comes_first_defines_the_grid(tmp_path: Path) -> None:
         assert reader.grid.crs == UTM
         assert reader.grid.transform == (10, 0, WEST, 0, -10, NORTH)
         assert (reader.grid.width, reader.grid.height) == (40, 24)
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        "EPSG:3035",
+        "+proj=utm +zone=34 +ellps=GRS80 +units=m +no_defs",
+        "+proj=laea +lat_0=52 +lon_0=10 +x_0=4321000 +y_0=3210000 +ellps=GRS80 +units=m +no_defs",
+    ],
+)
+def test_a_scene_lies_on_the_grid_that_it_defined_itself(tmp_path: Path, crs: str) -> None:
+    path = write_raster(tmp_path / "a.tif", ground(), crs=crs)
+    with open_scene(path) as reader:
+        grid = reader.grid
+
+    assert read_scene(path, location_grid=grid).valid.all()
 
 
 def test_files_are_closed_when_the_scene_is(tmp_path: Path) -> None:

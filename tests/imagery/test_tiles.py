@@ -90,5 +90,5 @@ def test_rows_without_a_wanted_tile_are_not_read(tmp_path: Path) -> None:
     with open_scene(path, source_settings(("B02",), band_names=("B02",))) as reader:
         (batch,) = read_tiles(reader, 16, only={(0, 0), (0, 16)})
         assert batch.valid.all()
-        with pytest.raises(ValueError, match="a.tif"):
+        with pytest.raises(ValueError, match=r"a\.tif"):
             list(read_tiles(reader, 16))

@@ -43,7 +43,10 @@ def test_both_dates_of_all_cities_come_on_the_grid_of_their_10_m_bands(
 
     split = split_scenes(settings, records)
     learned = {(one.location, one.acquired) for one in split.scenes}
-    firsts = {(place, min(one.acquired for one in records if one.location == place)) for place in {one.location for one in records}}
+    firsts = {
+        (place, min(one.acquired for one in records if one.location == place))
+        for place in {one.location for one in records}
+    }
     assert learned == firsts
 
 

@@ -24,9 +24,13 @@ def test_the_numbers_are_those_of_scikit_learn(tiles: list[tuple[int, bool, bool
     recall = recall_score(positive, flagged, zero_division=np.nan)
     false_alarms = flagged[~positive].mean() if (~positive).any() else np.nan
     auroc = roc_auc_score(positive, score) if 0 < positive.sum() < len(positive) else np.nan
-    for value, expected in (
-        (found.precision, precision), (found.recall, recall), (found.false_alarm_rate, false_alarms), (found.auroc, auroc)
-    ):  # fmt: skip
+    pairs = [
+        (found.precision, precision),
+        (found.recall, recall),
+        (found.false_alarm_rate, false_alarms),
+        (found.auroc, auroc),
+    ]
+    for value, expected in pairs:
         assert (value is None) == np.isnan(expected)
         if value is not None:
             assert value == pytest.approx(expected)

@@ -97,7 +97,11 @@ def days(nights: list[Night]) -> list[int]:
 
 @pytest.mark.parametrize(
     ("learned", "last"),
-    [(("2020-06-03", "2020-06-01", "2020-06-02"), 3), (("2020-06-01", "2020-06-04", ""), 4), (("2020-06-01", "", "2020-06-05"), 5)],
+    [
+        (("2020-06-03", "2020-06-01", "2020-06-02"), 3),
+        (("2020-06-01", "2020-06-04", ""), 4),
+        (("2020-06-01", "", "2020-06-05"), 5),
+    ],
 )
 def test_a_detector_learned_from_its_training_validation_and_calibration_dates(
     learned: tuple[str, str, str], last: int
@@ -189,9 +193,7 @@ def test_scenes_that_were_read_with_other_settings_make_no_night(settings: Setti
     assert due(other, workspace) == []
 
 
-def test_a_night_is_refreshed_after_some_of_its_scenes_were_set_aside(
-    settings: Settings, workspace: Workspace
-) -> None:
+def test_a_night_is_refreshed_after_some_of_its_scenes_were_set_aside(settings: Settings, workspace: Workspace) -> None:
     night = due(settings, workspace)[0]
     quarantine_scene(night.scenes[1].scene, "validate", "it looks odd", settings, workspace)
 

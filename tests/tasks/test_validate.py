@@ -45,9 +45,7 @@ def ingested(settings: Settings, workspace: Workspace) -> list[SceneRecord]:
 
 def scene(tmp_path: Path, day: str = "2020-06-01", factor: float = 1.0, offset: int = 0, classes: Any = 4) -> Path:
     numbers = {band: (values * factor + offset).astype(np.uint16) for band, values in ground(40, 40).items()}
-    return write_raster(
-        tmp_path / "scenes/here" / f"{day}.tif", numbers, classes=np.broadcast_to(classes, (40, 40))
-    )
+    return write_raster(tmp_path / "scenes/here" / f"{day}.tif", numbers, classes=np.broadcast_to(classes, (40, 40)))
 
 
 def failures(validation: Validation) -> dict[str, set[str]]:
@@ -159,9 +157,7 @@ def test_a_cloudy_scene_is_told_and_kept(tmp_path: Path, workspace: Workspace) -
     assert Quarantine(workspace).records() == []
 
 
-def test_a_scene_with_hardly_a_usable_pixel_fails_its_check_without_cloud(
-    tmp_path: Path, workspace: Workspace
-) -> None:
+def test_a_scene_with_hardly_a_usable_pixel_fails_its_check_without_cloud(tmp_path: Path, workspace: Workspace) -> None:
     settings = watch(tmp_path)
     classes = np.full((40, 40), 11)  # snow
     classes[0] = 4
@@ -287,7 +283,9 @@ def test_the_result_is_that_of_great_expectations_and_can_be_kept_as_json(tmp_pa
     }
     assert failed == {("plausible", f"{band}_p98") for band in RANGES}
     assert all(
-        outcome["expectation_config"]["severity"] == "critical" for outcome in result["results"] if not outcome["success"]
+        outcome["expectation_config"]["severity"] == "critical"
+        for outcome in result["results"]
+        if not outcome["success"]
     )
 
 

@@ -1,0 +1,250 @@
+"""The flows on real scenes, with Prefect and MLflow as they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import geopandas as gpd
+import mlflow
+import numpy as np
+import pytest
+import rasterio
+
+from configs import Settings
+from configs.schema import DriftSettings
+from flows.calibrate import CalibrateRequest, calibrate
+from flows.drift import drift
+from flows.latents import latents
+from flows.nightly import nightly, retrain_request
+from flows.parameters import NightRequest, TrainRequest, Watch
+from flows.train import TrainSummary, train
+from flows.validate import validate
+from tasks import registry, tracking
+from tasks.drift import Drift
+from tasks.nights import read_night
+from tests.flows.conftest import CALIBRATE_END, DATES, GAIN_FROM
+from vae.detector import Detector
+from vae.errors import DetectorError
+
+pytestmark = pytest.mark.slow
+CONTRACT = (
+    "tile_id location scene_id acquired row_off col_off height width geometry valid_fraction score p_value threshold "
+    "flagged reason detector_version calibration_id score_reconstruction score_nll score_kl"
+).split()
+
+
+def digests(workspace: str, *folders: str) -> dict[str, str]:
+    root = Path(workspace)
+    paths = [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def test_training_makes_a_champion_that_tells_what_it_was_made_of(trained: tuple[Watch, TrainSummary]) -> None:
+    watch, summary = trained
+    settings, workspace = watch.open()
+
+    folder, version = registry.champion(settings, workspace)
+    detector = Detector.load(folder)
+
+    assert (summary.detector_version, version) == ("v1", "v1")
+    assert detector.metadata["training_dates"][-1] <= str(DATES[19]) < detector.metadata["calibration_dates"][0]
+    assert not set(detector.metadata["validation_dates"]) & set(detector.metadata["training_dates"])
+    assert summary.calibration_basis == "held_out"
+    assert set(detector.levels.levels) == {f"meadow-r{row:05d}-c{col:05d}" for row in range(0, 64, 16) for col in range(0, 64, 16)}
+    # A latent file for every scene of the split, with one row a tile.
+    files = sorted((workspace.latents / "v1" / "meadow").glob("*.parquet"))
+    assert len(files) == 28
+    assert len(gpd.pd.read_parquet(files[0])["latent"].iloc[0]) == detector.latent_size
+
+
+def test_mlflow_has_settings_metrics_figures_data_and_model(trained: tuple[Watch, TrainSummary]) -> None:
+    watch, summary = trained
+    settings, workspace = watch.open()
+    tracking.connect(settings, workspace)
+    client = mlflow.MlflowClient()
+
+    run = client.get_run(summary.run_id)
+    artifacts = {
+        artifact.path for folder in ("", "figures", "validation") for artifact in client.list_artifacts(summary.run_id, folder)
+    }
+
+    assert run.data.params["grid.tile_size"] == "16"
+    assert len(client.get_metric_history(summary.run_id, "elbo_held_out")) == summary.epochs
+    assert run.inputs.dataset_inputs
+    assert {"settings.json", "figures/loss.png", "figures/expected.png", "figures/scores.png"} <= artifacts
+    assert {"validation/validation.json", "validation/validation.html"} <= artifacts
+    assert client.get_model_version_by_alias("meadow", "champion").tags["reason"] == "first"
+
+
+def test_the_registered_model_scores_through_mlflow_and_holds_no_pickle(trained: tuple[Watch, TrainSummary]) -> None:
+    watch, _ = trained
+    settings, workspace = watch.open()
+    folder, _ = registry.champion(settings, workspace)
+    detector = Detector.load(folder)
+    model = mlflow.artifacts.download_artifacts("models:/meadow@champion")
+    assert not [path for path in Path(model).rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
+
+    tiles = np.full((3, 4, 16, 16), 0.2, np.float32)
+    tiles[1, :, :4] = np.nan
+    given = mlflow.pyfunc.load_model("models:/meadow@champion").predict(tiles)
+
+    expected = detector.score(tiles, np.isfinite(tiles).all(axis=1))
+    np.testing.assert_array_equal(given["score"], expected.score)
+
+
+def test_a_model_whose_files_were_changed_is_not_used(fresh_watch: Watch) -> None:
+    settings, workspace = fresh_watch.open()
+    folder, _ = registry.champion(settings, workspace)
+    description = folder / "detector.json"
+    description.write_text(description.read_text().replace('"seed": 0', '"seed": 1'))
+
+    # The copy in the workspace is made anew from the registry.
+    again, _ = registry.champion(settings, workspace)
+    assert Detector.load(again).seed == 0
+
+    version = mlflow.MlflowClient().get_model_version_by_alias("meadow", "champion")
+    mlflow.MlflowClient().set_model_version_tag("meadow", version.version, registry.DIGEST_TAG, "0" * 64)
+    with pytest.raises(DetectorError, match="somebody changed them"):
+        registry.champion(settings, workspace)
+
+
+def test_a_night_gives_scores_heatmap_report_and_run(fresh_watch: Watch) -> None:
+    night = DATES[29]  # the flood
+    done = nightly(fresh_watch, NightRequest(night=night))
+    settings, workspace = fresh_watch.open()
+
+    (record,) = done.nights
+    scores = gpd.read_parquet(workspace.scores / "v1" / "meadow" / f"{night}.parquet")
+    assert set(CONTRACT) <= set(scores.columns)
+    assert scores.crs == "EPSG:4326"
+    assert len(scores) == record.tiles == 16
+    assert record.flags == scores["flagged"].sum() >= 1
+    assert (scores["flagged"] == (scores["score"] > scores["threshold"])).all()
+    assert (scores["flagged"] == (scores["p_value"] <= 0.05)).all()
+    with rasterio.open(workspace.scores / "v1" / "meadow" / f"{night}_anomaly.tif") as heatmap:
+        assert heatmap.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert heatmap.tags()["detector_version"] == "v1"
+        heat = heatmap.read(1)
+    flagged = scores[scores["flagged"]].iloc[0]
+    window = heat[flagged.row_off : flagged.row_off + 16, flagged.col_off : flagged.col_off + 16]
+    assert np.nanquantile(window, 0.9) == pytest.approx(flagged.score, rel=1e-4)
+    page = (workspace.root / record.report).read_text()
+    assert flagged.tile_id in page
+    assert page.count("data:image/") >= 3
+    run = mlflow.MlflowClient().get_run(record.run_id)
+    assert run.data.metrics["flags"] == record.flags
+    assert read_night(workspace, night) == record
+
+
+def test_all_due_nights_are_caught_up_oldest_first_and_only_once(fresh_watch: Watch) -> None:
+    done = nightly(fresh_watch, NightRequest(until=DATES[30]))
+    assert [record.night for record in done.nights] == list(DATES[28:31])
+    assert min(DATES[28:31]) > CALIBRATE_END
+
+    before = digests(fresh_watch.workspace, "scores", "reports", "catalog", "latents", "mlartifacts")
+    again = nightly(fresh_watch, NightRequest(until=DATES[30]))
+    assert again.nights == []
+    assert digests(fresh_watch.workspace, "scores", "reports", "catalog", "latents", "mlartifacts") == before
+
+
+def test_two_workspaces_and_two_orders_give_the_same_bytes(fresh_watch: Watch, trained: tuple[Watch, TrainSummary]) -> None:
+    nightly(fresh_watch, NightRequest(until=DATES[29]))
+    other = Watch(config=fresh_watch.config, workspace=fresh_watch.workspace + "-2", overrides=["compute.workers=1"])
+    Path(other.workspace).mkdir()
+    train(other, TrainRequest(reason="first"))
+    for night in (DATES[29], DATES[28]):
+        nightly(other, NightRequest(night=night))
+
+    one, two = (digests(watch.workspace, "scores") for watch in (fresh_watch, other))
+    assert one == two
+    assert len(one) == 6
+
+
+def test_a_night_cut_off_after_scoring_is_finished_with_the_same_bytes(fresh_watch: Watch) -> None:
+    night = DATES[29]
+    nightly(fresh_watch, NightRequest(night=night))
+    _, workspace = fresh_watch.open()
+    before = digests(fresh_watch.workspace, "scores", "latents")
+    (workspace.reports / str(night) / "night.json").unlink()
+    (workspace.scores / "v1" / "meadow" / f"{night}_profile.json").unlink()
+
+    (record,) = nightly(fresh_watch, NightRequest(night=night)).nights
+
+    assert record.night == night
+    assert digests(fresh_watch.workspace, "scores", "latents") == before
+    settings, _ = fresh_watch.open()
+    experiment = tracking.connect(settings, workspace)
+    runs = mlflow.MlflowClient().search_runs([experiment], f"tags.night = '{night}'")
+    assert len(runs) == 1
+
+
+def test_a_lasting_gain_is_noticed_and_leads_to_a_retrain(fresh_watch: Watch) -> None:
+    quick = ["drift.retrain=true", "drift.retrain_after=3", "calibration.min_tiles=10", "drift.window=2"]
+    watch = fresh_watch.model_copy(update={"overrides": quick})
+    done = nightly(watch, NightRequest())
+
+    noticed = [record for record in done.nights if record.drift_began]
+    assert noticed, [record.statistics for record in done.nights]
+    assert noticed[0].night >= GAIN_FROM
+    assert noticed[0].night <= GAIN_FROM + timedelta(days=24)
+    assert done.trainings
+    assert done.trainings[0].detector_version == "v2"
+    assert [record.detector_version for record in done.nights] == sorted(record.detector_version for record in done.nights)
+    assert {"v1", "v2"} <= {record.detector_version for record in done.nights}
+
+
+def test_calibrating_again_changes_the_threshold_and_nothing_else(fresh_watch: Watch) -> None:
+    settings, workspace = fresh_watch.open()
+    before = Detector.load(registry.champion(settings, workspace)[0])
+
+    summary = calibrate(fresh_watch, CalibrateRequest(false_alarm_rate=0.1, reason="more flags"))
+
+    after = Detector.load(registry.champion(settings, workspace)[0])
+    assert summary.detector_version != "v1"
+    assert after.required_calibration.false_alarm_rate == 0.1
+    assert after.required_calibration.threshold < before.required_calibration.threshold
+    assert after.levels == before.levels
+    assert np.array_equal(after.sigma, before.sigma)
+
+
+def test_latents_of_the_nights_and_drift_again(fresh_watch: Watch) -> None:
+    nightly(fresh_watch, NightRequest(until=DATES[29]))
+    written = latents(fresh_watch, NightRequest(since=DATES[0]))
+    assert written.written == 0  # training and the nights have written them all
+    forced = latents(fresh_watch, NightRequest(since=DATES[29], until=DATES[29], force=True))
+    assert forced.written == 1
+
+    judged = drift(fresh_watch)
+    assert [one.night for one in judged] == [DATES[28], DATES[29]]
+    strict = fresh_watch.model_copy(update={"overrides": ["drift.min_tiles=17"]})
+    assert all(one.alarmed is None for one in drift(strict))
+
+
+def test_every_scene_of_the_catalog_is_checked_on_request(fresh_watch: Watch) -> None:
+    found = validate(fresh_watch.model_copy(update={"overrides": ["validation.max_value=0.01"]}))
+    assert found.scenes == 28
+    assert len(found.quarantined) == 28
+    assert "B08_p98" in next(iter(found.quarantined.values()))
+    _, workspace = fresh_watch.open()
+    record = json.loads(next(iter((workspace.quarantine / "meadow").glob("*.json"))).read_text())
+    assert record["step"] == "validate"
+
+
+@pytest.mark.parametrize(("nights", "asked"), [(3, False), (4, True), (5, True)])
+def test_a_retrain_waits_for_enough_nights_and_calibrates_on_the_later_half(nights: int, asked: bool) -> None:
+    usable = DATES[:nights]
+    found = Drift(True, ("brighter",), DATES[0], {}, {}, usable)
+    settings = Settings(drift=DriftSettings(retrain=True, retrain_after=4))
+
+    request = retrain_request(found, usable[-1], settings)
+
+    assert (request is not None) == asked
+    if request:
+        assert request.calibrate_start == usable[nights // 2]
+        assert request.calibrate_end == usable[-1]
+        assert request.train_end < request.calibrate_start
+        assert "brighter" in request.reason
+    assert retrain_request(found, usable[-1], Settings(drift=DriftSettings(retrain=False))) is None
