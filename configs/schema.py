@@ -31,9 +31,13 @@ class SourceSettings(Section):
         description="Path of a file below `root`. Fields: {location}, {date:FORMAT} (UTC), {band} for one file a band; "
         "`*` stands for anything within a name.",
     )
-    location: str | None = Field(None, min_length=1, description="Name of the location when the pattern has no {location}.")
+    location: str | None = Field(
+        None, min_length=1, description="Name of the location when the pattern has no {location}."
+    )
     bands: tuple[str, ...] = Field(
-        ("B02", "B03", "B04", "B08"), min_length=1, description="Bands to use, in this order, by their names in the files."
+        ("B02", "B03", "B04", "B08"),
+        min_length=1,
+        description="Bands to use, in this order, by their names in the files.",
     )
     band_names: tuple[str, ...] | None = Field(
         None, description="Names of a file's bands by position, for files without band descriptions."
@@ -66,15 +70,21 @@ class SourceSettings(Section):
 class MaskSettings(Section):
     """Which pixels count. A masked pixel counts in no sum, anywhere."""
 
-    nodata: float | None = Field(None, description="Stored number that means 'no data' when the files do not declare one.")
+    nodata: float | None = Field(
+        None, description="Stored number that means 'no data' when the files do not declare one."
+    )
     border: float | None = Field(
-        None, description="Stored number of an undeclared border: masked where every band has it (`nodata`: where any has)."
+        None,
+        description="Stored number of an undeclared border: masked where every band has it (`nodata`: where any has).",
     )
     class_band: str | None = Field(None, description="Band with a scene classification, e.g. SCL.")
     bad_classes: tuple[int, ...] = Field(
-        (0, 1, 3, 8, 9, 10, 11), description="Classes to mask: nodata, defective, shadow, cloud, cirrus, snow (Sentinel-2 SCL)."
+        (0, 1, 3, 8, 9, 10, 11),
+        description="Classes to mask: nodata, defective, shadow, cloud, cirrus, snow (Sentinel-2 SCL).",
     )
-    cloud_classes: tuple[int, ...] = Field((3, 8, 9, 10), description="Classes that are counted as cloud or its shadow.")
+    cloud_classes: tuple[int, ...] = Field(
+        (3, 8, 9, 10), description="Classes that are counted as cloud or its shadow."
+    )
 
 
 class GridSettings(Section):
@@ -85,7 +95,9 @@ class GridSettings(Section):
         None, gt=0, description="Pixel size in units of the CRS; by default that of the finest band of the first scene."
     )
     tolerance: float = Field(
-        0.5, ge=0, description="How far a scene's corners may lie from its location's grid, in pixels of its coarsest band."
+        0.5,
+        ge=0,
+        description="How far a scene's corners may lie from its location's grid, in pixels of its coarsest band.",
     )
     on_mismatch: Literal["refuse", "warp"] = Field(
         "refuse", description="A scene on another grid is quarantined, or warped (data bilinear, classes nearest)."
@@ -150,7 +162,8 @@ class SplitSettings(Section):
         0.2, ge=0, lt=1, description="Share of the training dates held out for early stopping, spread over the period."
     )
     allow_training_dates: bool = Field(
-        False, description="Calibrate on training dates when nothing is held out; its p-values are marked as optimistic."
+        False,
+        description="Calibrate on training dates when nothing is held out; its p-values are marked as optimistic.",
     )
 
 
@@ -158,7 +171,9 @@ class ModelSettings(Section):
     """The convolutional variational autoencoder."""
 
     width: int = Field(24, ge=4, le=256, description="Channels after the first layer; doubled at each halving.")
-    depth: int = Field(3, ge=1, le=5, description="How many times the resolution is halved; 2**depth divides tile_size.")
+    depth: int = Field(
+        3, ge=1, le=5, description="How many times the resolution is halved; 2**depth divides tile_size."
+    )
     latent_channels: int = Field(16, ge=1, le=512, description="Channels of the latent map.")
 
 
@@ -184,7 +199,8 @@ class ScoreSettings(Section):
     name: str = Field("reconstruction", description="Name in the registry of scores (vae/scores.py).")
     pool: Literal["mean", "p90"] = Field("p90", description="How a tile's valid pixels become one number.")
     relative_to_place: bool = Field(
-        True, description="Divide a tile's score by its usual one on the dates learned from: judge it by what is normal there."
+        True,
+        description="Divide a tile's score by its usual one on the dates learned from: judge it by its place.",
     )
     min_history: int = Field(
         5, ge=1, description="A tile with fewer dates is judged by the usual score of all tiles instead."

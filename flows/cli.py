@@ -31,9 +31,13 @@ app = typer.Typer(
 )
 console = Console(stderr=True)
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", envvar="TILEWATCH_CONFIG", help="YAML file of settings.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", envvar="TILEWATCH_CONFIG", help="YAML file of settings.")
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting that differs, e.g. train.epochs=5.")]
-Folder = Annotated[Path, typer.Option("--workspace", "-w", envvar="TILEWATCH_WORKSPACE", help="Everything is kept here.")]
+Folder = Annotated[
+    Path, typer.Option("--workspace", "-w", envvar="TILEWATCH_WORKSPACE", help="Everything is kept here.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The last line of standard output is one JSON object.")]
 Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD")]
 
@@ -217,9 +221,7 @@ def _run(
 
     logs.set_up(console)
     try:
-        watch = Watch(
-            config=str(config) if config else None, workspace=str(workspace), overrides=list(overrides or [])
-        )
+        watch = Watch(config=str(config) if config else None, workspace=str(workspace), overrides=list(overrides or []))
         result = work(watch)
     except SettingsError as error:
         _fail(error, 2, as_json)
@@ -278,4 +280,4 @@ def _nights(since: str | None, until: str | None) -> NightRequest:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -55,7 +55,7 @@ def _(result: NightlySummary, out: Console) -> None:
 
 
 @show.register
-def _(result: list, out: Console) -> None:  # type: ignore[type-arg]
+def _(result: list, out: Console) -> None:
     table = Table("night", "alarm", "drift since", "reasons", box=None)
     for one in result:
         if isinstance(one, NightDrift):

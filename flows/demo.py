@@ -114,7 +114,9 @@ def _labelled_scores(nights: Sequence[NightRecord], truth: Truth, workspace: Wor
         for scene_id in record.scenes:
             location, acquired = scene_id.split("/")[:2]
             path = workspace.scores / record.detector_version / location / f"{acquired}.parquet"
-            table = pd.read_parquet(path, columns=["tile_id", "row_off", "col_off", "height", "width", "score", "flagged"])
+            table = pd.read_parquet(
+                path, columns=["tile_id", "row_off", "col_off", "height", "width", "score", "flagged"]
+            )
             found = [
                 truth.event_fraction(location, record.night, row.row_off, row.col_off, row.height, row.width)
                 for row in table.itertuples()
@@ -140,9 +142,7 @@ def _summarise(
     all_nights = _detection(scores)
     periods = {name: _detection(scores[rows]) for name, rows in _periods(scores["night"], plan, retrained).items()}
     shown = scores[(scores["positive"] == 1) & scores["score"].notna()]
-    kinds = {
-        str(kind): f"{int(tiles['flagged'].sum())} of {len(tiles)} tiles" for kind, tiles in shown.groupby("kind")
-    }
+    kinds = {str(kind): f"{int(tiles['flagged'].sum())} of {len(tiles)} tiles" for kind, tiles in shown.groupby("kind")}
     seen = shown.assign(event=shown["location"] + " " + shown["kind"]).groupby("event")["flagged"].any()
     most = max(nights, key=lambda record: (record.flags, record.night))
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -40,9 +40,7 @@ def latents(watch: Watch, request: NightRequest | None = None) -> LatentsSummary
     detector = steps.load_detector(folder)
     check_fit(detector, settings)
     scenes = [record for record in usable_scenes(settings, workspace) if record.day in request.period]
-    todo = [
-        record for record in scenes if request.force or not latents_file(workspace, version, record).exists()
-    ]
+    todo = [record for record in scenes if request.force or not latents_file(workspace, version, record).exists()]
 
     def keep(record: SceneRecord, rows: list[pd.DataFrame]) -> None:
         write_latents(latents_file(workspace, version, record), rows)

@@ -121,17 +121,17 @@ def _report_night(
     ranges = {band: (low, high) for band, (low, high) in detector.metadata["band_ranges"].items()}
     validation = validate_scenes(night.scenes, settings, workspace, ranges)
     night = refresh(night, workspace)
-    known = [record for record in night.scenes if record.location in detector.metadata["locations"]]
-    unknown = [record for record in night.scenes if record.location not in detector.metadata["locations"]]
-    for record in unknown:
-        log.warning("%s gets no score: no scene of %s was in the training dates", record.scene_id, record.location)
+    known = [scene for scene in night.scenes if scene.location in detector.metadata["locations"]]
+    unknown = [scene for scene in night.scenes if scene.location not in detector.metadata["locations"]]
+    for scene in unknown:
+        log.warning("%s gets no score: no scene of %s was in the training dates", scene.scene_id, scene.location)
     _score(known, folder, version, settings, workspace)
     night = refresh(night, workspace)
-    known = [record for record in night.scenes if record in known]
+    known = [scene for scene in night.scenes if scene in known]
     past = read_nights(workspace, version, before=night.night)
     drift = judge_night(night.night, usable_scenes(settings, workspace), detector, version, past, settings, workspace)
     scored = read_scores(known, version, workspace)
-    tables = [scene.scores for scene in scored]
+    tables = [one.scores for one in scored]
     together = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"score": [], "flagged": []})
     report = write_report(
         night, unknown, scored, drift, past, validation.checks, detector, version, settings, workspace
@@ -160,9 +160,7 @@ def _report_night(
     return record, drift
 
 
-def _score(
-    scenes: list[SceneRecord], folder: Path, version: str, settings: Settings, workspace: Workspace
-) -> None:
+def _score(scenes: list[SceneRecord], folder: Path, version: str, settings: Settings, workspace: Workspace) -> None:
     common = {"detector": folder, "detector_version": version, "settings": settings, "workspace": workspace}
     todo = [record for record in scenes if not score_files(workspace, version, record).complete]
     steps.for_each(

@@ -10,6 +10,7 @@ from datetime import date
 
 import mlflow
 import pandas as pd
+from mlflow.data.pandas_dataset import from_pandas
 from prefect import flow
 
 from configs import Settings, Workspace
@@ -166,7 +167,7 @@ def _log(trained: Trained, calibrated: Calibrated, validation: Validation, setti
         ]
     )
     digest = str(detector.metadata["data_fingerprint"])[:36]
-    dataset = mlflow.data.from_pandas(table, name=settings.name, digest=digest)
+    dataset = from_pandas(table, name=settings.name, digest=digest)
     mlflow.log_input(dataset, context="training")
     mlflow.log_table(table, "scenes.json")
     mlflow.log_figure(figures.loss_curves(trained.fitted.history), "figures/loss.png")

@@ -1,0 +1,1 @@
+"""Rasters in, rasters out: sources, masks, grids, statistics, the catalog. Knows arrays and files, no model."""

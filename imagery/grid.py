@@ -75,7 +75,7 @@ class Grid:
         return cls(record["crs"], (a, b, c, d, e, f), record["width"], record["height"])
 
     def tiles(self, size: int) -> list[Tile]:
-        """Tiles of `size` pixels that cover the grid exactly once, row by row; those at the far edges may be smaller."""
+        """Tiles of `size` pixels that cover the grid once, row by row; those at the far edges may be smaller."""
         return [tile for strip in self.strips(size) for tile in strip]
 
     def strips(self, size: int) -> Iterator[list[Tile]]:

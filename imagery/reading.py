@@ -74,9 +74,7 @@ class SceneReader:
             wanted = [*source.bands, *([masks.class_band] if masks.class_band else [])]
             opened = self._open(wanted)
             finest = min((opened[band][0] for band in source.bands), key=lambda dataset: dataset.res[0])
-            own = grid_of(
-                finest.crs, finest.transform, finest.width, finest.height, grid.resolution, finest.name
-            )
+            own = grid_of(finest.crs, finest.transform, finest.width, finest.height, grid.resolution, finest.name)
             self.grid = location_grid or own
             self._bands = {
                 band: (self._on_grid(dataset, band == masks.class_band, grid), index)
@@ -176,9 +174,14 @@ class SceneReader:
         """The dataset itself where it lies on the grid, else a view of it warped onto the grid."""
         grid, crs = self.grid, CRS.from_string(self.grid.crs)
         same_crs = dataset.crs == crs
-        if same_crs and dataset.transform.almost_equals(grid.affine, 1e-6 * grid.resolution) and dataset.shape == (
-            grid.height,
-            grid.width,
+        if (
+            same_crs
+            and dataset.transform.almost_equals(grid.affine, 1e-6 * grid.resolution)
+            and dataset.shape
+            == (
+                grid.height,
+                grid.width,
+            )
         ):
             return dataset
         self._check_fit(dataset, same_crs, settings)
@@ -194,7 +197,9 @@ class SceneReader:
                 add_alpha=self._nodata(dataset) is None and ColorInterp.alpha not in dataset.colorinterp,
             )
         except RasterioError as error:
-            raise SceneMismatch(f"{dataset.name} cannot be brought onto the grid of its location: {_cause(error)}") from error
+            raise SceneMismatch(
+                f"{dataset.name} cannot be brought onto the grid of its location: {_cause(error)}"
+            ) from error
         return self._stack.enter_context(warped)
 
     def _nodata(self, dataset: DatasetReader) -> float | None:

@@ -64,7 +64,9 @@ def split_scenes(settings: Settings, scenes: list[SceneRecord]) -> Split:
     usable = [record for record in scenes if record.valid_fraction > 0]
     inside = [record for record in usable if record.day in split.train]
     if not inside:
-        raise NothingToTrain(f"no usable scene in {_span(split.train)} ({_known(usable)}): set split.train or ingest more")
+        raise NothingToTrain(
+            f"no usable scene in {_span(split.train)} ({_known(usable)}): set split.train or ingest more"
+        )
     days = sorted({record.day for record in inside})
     held = _spread(days, split.validation_fraction)
     calibrate = [r for r in usable if split.calibrate and r.day in split.calibrate and r.day not in split.train]
@@ -77,8 +79,8 @@ def split_scenes(settings: Settings, scenes: list[SceneRecord]) -> Split:
     if basis == "training" and not split.allow_training_dates:
         raise NothingToTrain(
             f"with {len(days)} training dates and split.validation_fraction={split.validation_fraction:g}, no date is "
-            "held out to calibrate on: ingest more dates, or set split.allow_training_dates=true and treat the p-values "
-            "as optimistic"
+            "held out to calibrate on: ingest more dates, or set split.allow_training_dates=true and treat the "
+            "p-values as optimistic"
         )
     return Split(
         tuple(record for record in inside if record.day not in held),
@@ -137,14 +139,12 @@ def _choose(
     """The tiles to read, one row each: index in `scenes`, and offsets."""
     catalog = Catalog(workspace)
     columns = ["row_off", "col_off", "valid_fraction"]
-    frames = [
-        pd.DataFrame(catalog.tiles(record)[columns]).assign(scene=index) for index, record in enumerate(scenes)
-    ]
+    frames = [pd.DataFrame(catalog.tiles(record)[columns]).assign(scene=index) for index, record in enumerate(scenes)]
     tiles = pd.concat(frames, ignore_index=True)
     usable = tiles[tiles["valid_fraction"] >= settings.train.min_valid].reset_index(drop=True)
     if usable.empty:
         raise NothingToTrain(
-            f"none of the {len(tiles)} tiles of {len(scenes)} scenes is at least {settings.train.min_valid:.0%} usable: "
+            f"none of the {len(tiles)} tiles of {len(scenes)} scenes is {settings.train.min_valid:.0%} usable or more: "
             "lower train.min_valid, or check the masks"
         )
     if limit is not None and len(usable) > limit:

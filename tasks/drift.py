@@ -16,7 +16,6 @@ from vae.detector import Detector
 from vae.drift import Profile, lasting, null_by_dates, verdict, window_length, window_statistics
 from vae.errors import DriftError
 
-
 MOST_NIGHTS = 30  # of the past that are read to find the last usable ones
 
 

@@ -40,15 +40,15 @@ def detection(score: ArrayLike, flagged: ArrayLike, positive: ArrayLike) -> Dete
         flagged: bool.
         positive: 1 where the tile shows an event, 0 where not, NaN where neither can be said, which does not count.
     """
-    score, flagged, positive = (np.asarray(array, dtype=float) for array in (score, flagged, positive))
-    known = np.isfinite(score) & np.isfinite(positive)
-    score, flag, event = score[known], flagged[known] > 0, positive[known] > 0
+    scores, flags, truth = (np.asarray(array, dtype=float) for array in (score, flagged, positive))
+    known = np.isfinite(scores) & np.isfinite(truth)
+    scores, flag, event = scores[known], flags[known] > 0, truth[known] > 0
     auroc = None
     if event.any() and not event.all():
-        statistic = mannwhitneyu(score[event], score[~event]).statistic
+        statistic = mannwhitneyu(scores[event], scores[~event]).statistic
         auroc = float(statistic / (event.sum() * (~event).sum()))
     return Detection(
-        tiles=len(score),
+        tiles=len(scores),
         positives=int(event.sum()),
         flags=int(flag.sum()),
         precision=_share(event, flag),

@@ -58,7 +58,9 @@ def register(detector: Detector, settings: Settings, reason: str) -> str:
 
 
 def champion(settings: Settings, workspace: Workspace) -> tuple[Path, str]:
-    """The folder of the champion, to be loaded with `Detector.load`, and its version, e.g. "v3". Its files are copied to the workspace once, and checked against their digest.
+    """The folder of the champion, to be loaded with `Detector.load`, and its version, e.g. "v3".
+
+    Its files are copied to the workspace once, and checked against their digest at every call.
 
     Raises:
         NoChampion: Nothing was trained yet.

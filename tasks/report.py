@@ -18,7 +18,7 @@ from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
 from imagery.errors import ImageryError
 from imagery.tiles import read_tiles
-from tasks import pages, pictures
+from tasks import pages, pictures, views
 from tasks.drift import Drift
 from tasks.ingest import open_scene
 from tasks.nights import Night, NightRecord, night_folder
@@ -82,7 +82,7 @@ def write_report(
     flags = _ranked([scene.scores[scene.scores["flagged"]] for scene in scored])
     shown = set(flags["tile_id"].head(settings.report.max_flags) + flags["scene_id"].head(settings.report.max_flags))
     history = _history(flags, night.night, detector_version, workspace)
-    views, maps = [], {}
+    flag_views, maps = [], {}
     for scene in scored:
         mine = flags[flags["scene_id"] == scene.record.scene_id]
         illustrated = mine[(mine["tile_id"] + mine["scene_id"]).isin(shown)]
@@ -92,8 +92,8 @@ def write_report(
                 maps[scene.record.location] = _map(scene, detector, settings, workspace)
         except ImageryError:  # the numbers are kept in the score files; the page goes without pictures
             evidence = {}
-        views += [_flag_view(row, scene, evidence.get(row["tile_id"]), history) for _, row in mine.iterrows()]
-    view = pages.NightView(
+        flag_views += [_flag_view(row, scene, evidence.get(row["tile_id"]), history) for _, row in mine.iterrows()]
+    view = views.NightView(
         name=settings.name,
         night=night.night.isoformat(),
         detector_version=detector_version,
@@ -103,9 +103,9 @@ def write_report(
         tiles=sum(len(scene.scores) for scene in scored),
         scored=sum(int(scene.scores["score"].notna().sum()) for scene in scored),
         flagged=len(flags),
-        flags=views,
+        flags=flag_views,
         scenes=_scene_views(night, unknown, scored),
-        quarantined=[pages.QuarantineView(bad.scene_id, bad.step, bad.reason) for bad in night.quarantined],
+        quarantined=[views.QuarantineView(bad.scene_id, bad.step, bad.reason) for bad in night.quarantined],
         drift=_drift_view(drift, past, night.night),
         checks=check_views(checks),
         maps=maps,
@@ -119,13 +119,13 @@ def write_report(
 
 def validation_page(validation: Validation, settings: Settings, when: str) -> str:
     """The page of all checks of a run."""
-    return pages.render_validation(pages.ValidationView(settings.name, when, check_views(validation.checks), when))
+    return pages.render_validation(views.ValidationView(settings.name, when, check_views(validation.checks), when))
 
 
-def check_views(checks: Sequence[Check]) -> list[pages.CheckView]:
+def check_views(checks: Sequence[Check]) -> list[views.CheckView]:
     """Checks as the pages show them."""
     return [
-        pages.CheckView(
+        views.CheckView(
             scene=check.scene_id,
             check=check.check,
             column=check.column,
@@ -231,9 +231,9 @@ def _heat_limit(detector: Detector) -> float:
 
 def _flag_view(
     row: pd.Series, scene: Scored, evidence: _Evidence | None, history: dict[str, list[tuple[str, float]]]
-) -> pages.FlagView:
+) -> views.FlagView:
     centre = row["geometry"].centroid
-    return pages.FlagView(
+    return views.FlagView(
         tile_id=row["tile_id"],
         location=row["location"],
         acquired=row["acquired"].isoformat(),
@@ -274,14 +274,12 @@ def _history(
     return found
 
 
-def _scene_views(
-    night: Night, unknown: Sequence[SceneRecord], scored: Sequence[Scored]
-) -> list[pages.SceneView]:
-    views = []
+def _scene_views(night: Night, unknown: Sequence[SceneRecord], scored: Sequence[Scored]) -> list[views.SceneView]:
+    found = []
     for scene in scored:
         numbers = scene.scores["score"].dropna()
-        views.append(
-            pages.SceneView(
+        found.append(
+            views.SceneView(
                 location=scene.record.location,
                 acquired=scene.record.acquired.isoformat(),
                 tiles=len(scene.scores),
@@ -294,8 +292,8 @@ def _scene_views(
         )
     for record in unknown:
         reason = "no scene of this location was in the training dates: train again to include it"
-        views.append(
-            pages.SceneView(
+        found.append(
+            views.SceneView(
                 location=record.location,
                 acquired=record.acquired.isoformat(),
                 tiles=record.tiles,
@@ -308,14 +306,14 @@ def _scene_views(
             )
         )
     for bad in night.quarantined:
-        views.append(pages.SceneView(bad.location, bad.acquired, 0, 0, 0, None, None, "quarantined", bad.reason))
-    return views
+        found.append(views.SceneView(bad.location, bad.acquired, 0, 0, 0, None, None, "quarantined", bad.reason))
+    return found
 
 
-def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> pages.DriftView:
+def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> views.DriftView:
     if drift.alarmed is None:
-        return pages.DriftView("not enough clear tiles", drift.reasons)
-    rows = [pages.DriftRow(name, value, drift.limits[name]) for name, value in drift.statistics.items()]
+        return views.DriftView("not enough clear tiles", drift.reasons)
+    rows = [views.DriftRow(name, value, drift.limits[name]) for name, value in drift.statistics.items()]
     judged = {name: limit for name, limit in drift.limits.items() if not name.startswith(REPORTED_ONLY)}
     nights = [*((record.night, record.statistics) for record in past[-HISTORY_NIGHTS:]), (night, drift.statistics)]
     history = [
@@ -323,7 +321,7 @@ def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> pages
         for day, values in nights
         if values
     ]
-    return pages.DriftView("drift" if drift.began else "no drift", drift.reasons, rows, history)
+    return views.DriftView("drift" if drift.began else "no drift", drift.reasons, rows, history)
 
 
 def _details(detector: Detector) -> dict[str, str]:

@@ -58,9 +58,7 @@ def latents_file(workspace: Workspace, detector_version: str, record: SceneRecor
     return scene_file(workspace, workspace.latents / safe_name(detector_version), record, ".parquet")
 
 
-def observe(
-    detector: Detector, reader: SceneReader, calibrated: bool
-) -> Iterator[tuple[TileBatch, TileScores]]:
+def observe(detector: Detector, reader: SceneReader, calibrated: bool) -> Iterator[tuple[TileBatch, TileScores]]:
     """Every tile of a scene with what the detector says of it: the one way tiles meet a detector."""
     for batch in read_tiles(reader, detector.tile_size, at_least=BATCH):
         yield batch, score_batch(detector, batch, reader.scene.location, calibrated)

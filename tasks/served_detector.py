@@ -11,7 +11,6 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from vae.detector import Detector
 
-
 # The signature that is logged with the model says what its input is; hints would say it again, less exactly.
 warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
@@ -26,7 +25,7 @@ class ServedDetector(PythonModel):
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Scores, p-values and flags of (N, C, H, W) tiles."""
         values = np.asarray(model_input, dtype=np.float32)
-        scores = self.detector.score(values, np.isfinite(values).all(axis=1))
+        scores = self.detector.score(values, np.asarray(np.isfinite(values).all(axis=1)))
         return {"score": scores.score, "p_value": scores.p_value, "flagged": scores.flagged}
 
 

@@ -23,7 +23,7 @@ from tasks import score as _score
 from vae.detector import Detector
 
 log = logging.getLogger(__name__)
-RETRY_DELAYS = [2, 10, 60]
+RETRY_DELAYS = [2.0, 10.0, 60.0]  # seconds
 
 
 @task(name="ingest", task_run_name="ingest {scene.scene_id}", cache_policy=NO_CACHE, persist_result=False)
@@ -50,7 +50,9 @@ def limit_threads(settings: Settings) -> None:
         torch.set_num_threads(settings.compute.threads)
 
 
-def set_aside(step: str, scene: Scene, failure: Exception, settings: Settings, workspace: Workspace) -> _ingest.Ingested:
+def set_aside(
+    step: str, scene: Scene, failure: Exception, settings: Settings, workspace: Workspace
+) -> _ingest.Ingested:
     """Quarantine a scene on which a step failed in a way nobody foresaw."""
     reason = f"failed unexpectedly, please report it: {type(failure).__name__}: {failure}"
     return _ingest.quarantine_scene(scene, step, reason, settings, workspace)
@@ -93,7 +95,8 @@ def for_each(
         timeout_seconds=compute.scene_timeout,
     )
     results = []
-    with ThreadPoolTaskRunner(max_workers=compute.workers) as runner:
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=compute.workers)
+    with runner:
         futures = [runner.submit(limited, parameters=one) for one in parameters]
         for one, future in zip(parameters, futures, strict=True):
             result = future.result(raise_on_failure=False)

@@ -101,7 +101,9 @@ def log_night_metrics(
     client = mlflow.MlflowClient()
     name = f"nights of {detector_version}"
     found = client.search_runs(
-        [experiment], f"tags.`tilewatch.kind` = 'history' and tags.detector_version = '{detector_version}'", max_results=1
+        [experiment],
+        f"tags.`tilewatch.kind` = 'history' and tags.detector_version = '{detector_version}'",
+        max_results=1,
     )
     tags = {"tilewatch.kind": "history", "detector_version": detector_version}
     history = found[0] if found else client.create_run(experiment, run_name=name, tags=tags)

@@ -17,6 +17,7 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
+from great_expectations.expectations.metadata_types import FailureSeverity
 
 from configs import Settings, Workspace
 from imagery.catalog import Catalog, SceneRecord
@@ -189,13 +190,15 @@ def _run(frame: pd.DataFrame, suite: list[Expectation]) -> dict[str, Any]:
                 column=line.column,
                 min_value=line.low,
                 max_value=line.high,
-                severity=line.severity,
+                severity=FailureSeverity(line.severity),
                 meta={"index": index, "check": line.check},
             )
             for index, line in enumerate(suite)
         ]
         definition = gx.ValidationDefinition(
-            name="scenes", data=batch, suite=context.suites.add(gx.ExpectationSuite("scenes", expectations=expectations))
+            name="scenes",
+            data=batch,
+            suite=context.suites.add(gx.ExpectationSuite("scenes", expectations=expectations)),
         )
         result = definition.run(
             batch_parameters={"dataframe": frame},

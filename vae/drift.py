@@ -284,8 +284,8 @@ def null_by_dates(profile: Profile, settings: DriftSettings) -> dict[str, float]
             judged.append(found)
     if len(judged) < FEWEST_NULL_RUNS:
         raise DriftError(
-            f"{len(judged)} training dates can be compared with others of their location, {FEWEST_NULL_RUNS} are needed "
-            "to know how far nights lie apart by nature: train on more dates, or lower drift.min_tiles"
+            f"{len(judged)} training dates can be compared with others of their location, {FEWEST_NULL_RUNS} are "
+            "needed to know how far nights lie apart by nature: train on more dates, or lower drift.min_tiles"
         )
     table = np.array([list(found.values()) for found in judged])
     ordinary = np.maximum(np.percentile(table, 95, axis=0), 1e-9)

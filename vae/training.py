@@ -80,7 +80,7 @@ class Fitted:
     resumed_from: int | None  # epochs that were already done, None for a fresh start
 
 
-class Diverged(VaeError):  # noqa: N818 (it happened; nobody did it wrong)
+class Diverged(VaeError):
     """The loss became infinite or NaN. `fitted` holds the last good weights, or None in the first epoch."""
 
     def __init__(self, message: str, fitted: Fitted | None) -> None:

@@ -67,7 +67,7 @@ class Canvas:
 
     def noise(self, largest: float, slope: float = 1.8) -> FloatArray:
         """Fractal noise of the canvas's shape."""
-        return fractal(self.rng, cast(tuple[int, int], self.shape), largest, slope)
+        return fractal(self.rng, self.shape, largest, slope)
 
     def paint(self, where: np.ndarray, cover: str) -> None:
         """Cover cells with one new piece."""

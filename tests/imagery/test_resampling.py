@@ -212,8 +212,8 @@ def test_a_shift_within_the_tolerance_is_evened_out(tmp_path: Path) -> None:
         read_onto(grid, path, GridSettings(tolerance=0.3))
 
 
-@pytest.mark.parametrize("bands", [1, 2, 3, 4])
-@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "float64"])
+@pytest.mark.parametrize("bands", [1, 4])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 @pytest.mark.parametrize(
     "place",
     [

@@ -68,13 +68,13 @@ def test_a_percentile_is_right_to_half_a_percent_of_its_value(values: np.ndarray
     assert found == pytest.approx(exact, rel=0.005 * (1 + 1e-9), abs=0)
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shift", [0.0, -0.5, -2.0], ids=["positive", "mixed", "negative"])
-def test_percentiles_of_many_pixels_are_those_of_numpy(shift: float, seed: int) -> None:
-    values = np.random.default_rng(seed).gamma(2.0, 0.2, 50_000) + shift
+def test_percentiles_of_many_pixels_are_those_of_numpy(shift: float) -> None:
+    values = np.random.default_rng(0).gamma(2.0, 0.2, 50_000) + shift
     stats = merge_all([BandStats.of(piece) for piece in np.array_split(values, 7)])
 
     for percent in (0, 0.5, 2, 25, 50, 75, 98, 99.5, 100):
+        # A pixel that is there: numpy would interpolate between two of them.
         exact = np.percentile(values, percent, method="lower")
         assert stats.percentile(percent) == pytest.approx(exact, rel=0.00501, abs=0), percent
 

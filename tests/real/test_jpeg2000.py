@@ -18,6 +18,7 @@ from tests.real.conftest import ingested
 BANDS = ("B02", "B03", "B04", "B8A", "B11")
 
 
+@pytest.mark.slow
 def test_the_granule_is_read_with_its_classes_and_its_offset(shared: Callable[[str], Path], tmp_path: Path) -> None:
     folder, workspace = shared("s2_l2a_60m"), Workspace(tmp_path)
     settings = Settings.model_validate(

@@ -15,25 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.pages import (
-    CheckView,
-    DriftRow,
-    DriftView,
-    FlagView,
-    NightView,
-    QuarantineView,
-    SceneView,
-    ValidationView,
-    curve,
-    number,
-    odds,
-    rank_flags,
-    render_night,
-    render_validation,
-    share,
-    summarise,
-)
+from tasks.pages import curve, number, odds, rank_flags, render_night, render_validation, share, summarise
 from tasks.pictures import heat_image, png_data_uri
+from tasks.views import CheckView, DriftRow, DriftView, FlagView, NightView, QuarantineView, SceneView, ValidationView
 
 HOSTILE = """"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}</style>&amp;\u202e\ud800"""
 VOID = {"meta", "link", "img", "br", "input", "line", "polyline", "path"}

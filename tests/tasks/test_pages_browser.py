@@ -11,19 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tasks.pages import (
-    CheckView,
-    DriftRow,
-    DriftView,
-    FlagView,
-    NightView,
-    QuarantineView,
-    SceneView,
-    ValidationView,
-    render_night,
-    render_validation,
-)
+from tasks.pages import render_night, render_validation
 from tasks.pictures import heat_image, jpeg_data_uri, png_data_uri
+from tasks.views import CheckView, DriftRow, DriftView, FlagView, NightView, QuarantineView, SceneView, ValidationView
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

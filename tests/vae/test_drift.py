@@ -213,8 +213,8 @@ def alarms(place: Place, profile: Profile, nights: int, settings: DriftSettings 
     days = [date(2024, 1, 10) + timedelta(days=6 * number) for number in range(nights)]
     seen, found = Profile(), []
     for day in days:
-        for location, histograms in place.night(day, **what).items():
-            seen = seen.add(location, day, histograms)
+        for location, found_there in place.night(day, **what).items():
+            seen = seen.add(location, day, found_there)
         length = drift.window_length(profile, settings)
         window = seen.pooled(seen.usable_dates(settings.min_tiles)[-length:])
         found.append(bool(drift.verdict(drift.window_statistics(window, profile, day, settings), null, settings)))

@@ -17,7 +17,9 @@ CALIBRATION = CalibrationSettings(false_alarm_rate=0.1, min_tiles=10)
 
 
 def test_the_level_of_a_place_is_the_median_of_its_scores_whatever_happened_once():
-    levels = fit_levels(["town"] * 5 + ["wood"] * 5, np.array([9, 10, 11, 10, 500, 1, 1, 1.2, 0.8, np.nan]), min_history=4)
+    levels = fit_levels(
+        ["town"] * 5 + ["wood"] * 5, np.array([9, 10, 11, 10, 500, 1, 1, 1.2, 0.8, np.nan]), min_history=4
+    )
     np.testing.assert_allclose(levels.of(["wood", "town", "never seen"], 3), [1.0, 10.0, 5.5])
 
 

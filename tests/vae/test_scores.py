@@ -49,7 +49,9 @@ def test_every_score_gives_a_number_a_tile_or_a_pixel_and_never_less_than_its_le
 
 
 def test_an_unknown_score_is_answered_with_the_nearest_and_all():
-    with pytest.raises(ScoreError, match=r"'reconstrution'.*Did you mean 'reconstruction'\?.*kl, nll, reconstruction, squared_error"):
+    with pytest.raises(
+        ScoreError, match=r"'reconstrution'.*Did you mean 'reconstruction'\?.*kl, nll, reconstruction, squared_error"
+    ):
         find("reconstrution")
 
 
