@@ -19,7 +19,7 @@ def night_artifacts(record: NightRecord, flags: gpd.GeoDataFrame, report: Path) 
     drift = f"drift since {record.drift_began}" if record.drift_began else "no drift"
     lines = [
         f"## {record.night}: {record.flags} flags among {record.scored} scored tiles",
-        f"Detector {record.detector_version}: {len(record.scenes)} scenes, {len(record.quarantined)} set aside, {drift}.",
+        f"{record.detector_version}: {len(record.scenes)} scenes, {len(record.quarantined)} quarantined, {drift}.",
         *(f"- {reason}" for reason in record.drift_reasons),
         *(f"- quarantined {scene}: {reason}" for scene, reason in record.quarantined.items()),
     ]
