@@ -161,6 +161,13 @@ class SplitSettings(Section):
     validation_fraction: float = Field(
         0.2, ge=0, lt=1, description="Share of the training dates held out for early stopping, spread over the period."
     )
+    exclude_flagged: bool = Field(
+        True, description="Tiles that were flagged on a night are not learned from, and set no threshold."
+    )
+    max_flagged: Fraction = Field(
+        0.25,
+        description="A scene with a larger share of flagged tiles is learned from whole: the scene differs.",
+    )
     allow_training_dates: bool = Field(
         False,
         description="Calibrate on training dates when nothing is held out; its p-values are marked as optimistic.",

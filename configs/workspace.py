@@ -70,10 +70,6 @@ class Workspace:
         """Artifacts of the embedded MLflow."""
         return self.root / "mlartifacts"
 
-    def scene_file(self, kind: Path, location: str, acquired: datetime, suffix: str) -> Path:
-        """The file of a scene in one of the folders above, e.g. `scores/v1/<location>/<acquired>.parquet`."""
-        return kind / safe_name(location) / f"{time_name(acquired)}{suffix}"
-
 
 def safe_name(name: str) -> str:
     """A name as one path component: no separators, no `..`, no hidden file, and different names stay different.

@@ -15,6 +15,7 @@ from flows.progress import progress
 from tasks import figures, registry, steps, tracking
 from tasks.dataset import NothingToTrain
 from tasks.score import check_fit
+from tasks.suspects import is_suspect, suspects
 from tasks.train import observe_scenes, usable_scenes
 from vae.calibration import Basis
 
@@ -87,6 +88,7 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
     with tracking.run(settings, workspace, "calibrate", "calibrate", {"reason": request.reason}) as run:
         with progress("calibrate", len(scenes)) as counter:
             scores, _ = observe_scenes(detector, scenes, settings, workspace, counter.at)
+        scores = scores[~is_suspect(scores, suspects(scenes, settings, workspace))]
         days = scores["day"].tolist()
         calibrated = detector.with_calibration(scores["score"].to_numpy(), days, settings.calibration, basis)
         calibration = calibrated.required_calibration

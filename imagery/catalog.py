@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configs.workspace import Workspace, safe_name, whole_file, write_first, write_text
+from configs.workspace import Workspace, safe_name, time_name, whole_file, write_first, write_text
 from imagery.grid import Grid, Tile
 from imagery.reading import Pixels, SceneReader
 from imagery.sources import Scene
@@ -74,6 +74,11 @@ class SceneRecord:
     def day(self) -> date:
         """The night it belongs to: its UTC date."""
         return self.acquired.date()
+
+    @property
+    def file_name(self) -> str:
+        """What its files are named after: the time, and the number where there are several."""
+        return _file_name(self)
 
     def to_json(self) -> str:
         """As one JSON object."""
@@ -231,10 +236,13 @@ class Catalog:
         return self.workspace.catalog / safe_name(location) / GRID_FILE
 
     def _file(self, scene: Scene | SceneRecord, suffix: str) -> Path:
-        return scene_file(self.workspace, self.workspace.catalog, scene, suffix)
+        return scene_file(self.workspace.catalog, scene, suffix)
 
 
-def scene_file(workspace: Workspace, folder: Path, scene: Scene | SceneRecord, suffix: str) -> Path:
+def scene_file(folder: Path, scene: Scene | SceneRecord, suffix: str) -> Path:
     """The file of a scene in a folder of the workspace, e.g. `scores/v1/<location>/<acquired>.parquet`."""
-    number = f"_{scene.number}" if scene.number > 1 else ""
-    return workspace.scene_file(folder, scene.location, scene.acquired, number + suffix)
+    return folder / safe_name(scene.location) / (_file_name(scene) + suffix)
+
+
+def _file_name(scene: Scene | SceneRecord) -> str:
+    return time_name(scene.acquired) + (f"_{scene.number}" if scene.number > 1 else "")

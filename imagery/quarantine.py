@@ -53,18 +53,18 @@ class Quarantine:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         acquired = scene.acquired.isoformat()
         record = QuarantineRecord(scene.scene_id, scene.location, acquired, step, reason, stamp, key, now)
-        path = scene_file(self.workspace, self.workspace.quarantine, scene, ".json")
+        path = scene_file(self.workspace.quarantine, scene, ".json")
         write_text(path, json.dumps(asdict(record), indent=1, ensure_ascii=False))
         return record
 
     def get(self, scene: Scene) -> QuarantineRecord | None:
         """The record of a scene; None when it is not quarantined."""
-        path = scene_file(self.workspace, self.workspace.quarantine, scene, ".json")
+        path = scene_file(self.workspace.quarantine, scene, ".json")
         return _read(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def release(self, scene: Scene) -> None:
         """Forget that a scene was quarantined."""
-        scene_file(self.workspace, self.workspace.quarantine, scene, ".json").unlink(missing_ok=True)
+        scene_file(self.workspace.quarantine, scene, ".json").unlink(missing_ok=True)
 
     def records(self) -> list[QuarantineRecord]:
         """All records, oldest scene first."""

@@ -16,6 +16,7 @@ from configs import Period, Settings, Workspace
 from imagery.catalog import Catalog, SceneRecord
 from imagery.tiles import read_tiles
 from tasks.ingest import open_scene
+from tasks.suspects import is_suspect, suspects
 from vae.calibration import Basis
 from vae.training import TileArrays
 
@@ -138,10 +139,11 @@ def _choose(
 ) -> pd.DataFrame:
     """The tiles to read, one row each: index in `scenes`, and offsets."""
     catalog = Catalog(workspace)
-    columns = ["row_off", "col_off", "valid_fraction"]
+    columns = ["scene_id", "tile_id", "row_off", "col_off", "valid_fraction"]
     frames = [pd.DataFrame(catalog.tiles(record)[columns]).assign(scene=index) for index, record in enumerate(scenes)]
     tiles = pd.concat(frames, ignore_index=True)
-    usable = tiles[tiles["valid_fraction"] >= settings.train.min_valid].reset_index(drop=True)
+    normal = ~is_suspect(tiles, suspects(scenes, settings, workspace))
+    usable = tiles[normal & (tiles["valid_fraction"] >= settings.train.min_valid)].reset_index(drop=True)
     if usable.empty:
         raise NothingToTrain(
             f"none of the {len(tiles)} tiles of {len(scenes)} scenes is {settings.train.min_valid:.0%} usable or more: "

@@ -46,16 +46,16 @@ def score_files(workspace: Workspace, detector_version: str, record: SceneRecord
     scores = workspace.scores / safe_name(detector_version)
     return SceneScores(
         record.scene_id,
-        scores=scene_file(workspace, scores, record, ".parquet"),
-        heatmap=scene_file(workspace, scores, record, "_anomaly.tif"),
+        scores=scene_file(scores, record, ".parquet"),
+        heatmap=scene_file(scores, record, "_anomaly.tif"),
         latents=latents_file(workspace, detector_version, record),
-        profile=scene_file(workspace, scores, record, "_profile.json"),
+        profile=scene_file(scores, record, "_profile.json"),
     )
 
 
 def latents_file(workspace: Workspace, detector_version: str, record: SceneRecord) -> Path:
     """Where the latents of a scene are kept."""
-    return scene_file(workspace, workspace.latents / safe_name(detector_version), record, ".parquet")
+    return scene_file(workspace.latents / safe_name(detector_version), record, ".parquet")
 
 
 def observe(detector: Detector, reader: SceneReader, calibrated: bool) -> Iterator[tuple[TileBatch, TileScores]]:

@@ -21,6 +21,7 @@ from imagery.statistics import BandStats, merge_all
 from tasks.dataset import Split, gathered, split_scenes
 from tasks.ingest import open_scene, reading_key
 from tasks.score import latent_rows, observe
+from tasks.suspects import is_suspect, suspects
 from vae.detector import Detector
 from vae.drift import Profile
 from vae.normalisation import Normalisation
@@ -186,6 +187,7 @@ def calibrate_detector(
         CalibrationError: Too few tiles for the rate asked for.
     """
     calibrating = split.calibration_scenes
+    flagged = suspects(split.scenes, settings, workspace)
     others = tuple(record for record in split.scenes if split.basis == "training" or record not in calibrating)
     total = len(others) + len(calibrating)
 
@@ -196,11 +198,13 @@ def calibrate_detector(
     scores, profile = observe_scenes(
         detector, others, settings, workspace, lambda done, _: on_scene(done, total) if on_scene else None, latents
     )
+    scores = scores[~is_suspect(scores, flagged)]
     if settings.score.relative_to_place:
         detector = detector.with_levels(scores["tile_id"].tolist(), scores["score"].to_numpy())
     scores, calibration_profile = observe_scenes(detector, calibrating, settings, workspace, on_later_scene, latents)
     if split.basis != "training":
         profile = profile.merge(calibration_profile)
+    scores = scores[~is_suspect(scores, flagged)]
     days = scores["day"].tolist()
     detector = detector.with_calibration(scores["score"].to_numpy(), days, settings.calibration, split.basis)
     return Calibrated(replace(detector, profile=profile), scores["score"])

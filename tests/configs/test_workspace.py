@@ -81,14 +81,6 @@ def test_names_of_times_differ_and_sort_by_day(one: datetime, other: datetime) -
         assert time_name(one) < time_name(other)
 
 
-def test_the_files_of_a_scene_lie_in_a_folder_of_their_location(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-
-    path = workspace.scene_file(workspace.catalog, "a/b", datetime(2020, 2, 29, tzinfo=UTC), ".json")
-
-    assert path == tmp_path / "catalog" / "a%2Fb" / "2020-02-29.json"
-
-
 def test_a_file_is_not_there_until_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "scores.parquet"
 

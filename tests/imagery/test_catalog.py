@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from configs import Workspace
 from configs.schema import MaskSettings
-from imagery.catalog import Catalog, SceneRecord, survey
+from imagery.catalog import Catalog, SceneRecord, scene_file, survey
 from imagery.grid import Grid
 from imagery.sources import Scene
 from imagery.statistics import BandStats
@@ -274,3 +274,10 @@ def test_empty_statistics_are_kept_as_such(tmp_path: Path) -> None:
 
     assert again.stats["B02"].count == 0
     assert np.isnan(again.stats["B02"].percentile(50))
+
+
+def test_the_files_of_a_scene_lie_in_a_folder_of_their_location(tmp_path: Path) -> None:
+    when = datetime(2020, 2, 29, tzinfo=UTC)
+
+    assert scene_file(tmp_path, Scene("a/b", when, ()), ".json") == tmp_path / "a%2Fb" / "2020-02-29.json"
+    assert scene_file(tmp_path, Scene("..", when, (), 2), ".tif") == tmp_path / "%2E." / "2020-02-29_2.tif"
