@@ -133,6 +133,7 @@ def _in_words(error: ValidationError) -> str:
             lines.append(f"unknown setting {key}{hint}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            shown = f"{key} = {problem['input']!r}: " if key and not isinstance(problem["input"], dict) else ""
+            value = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+            shown = f"{key}{value}: " if key else ""
             lines.append(f"{shown}{message}")
     return "\n".join(lines)

@@ -115,6 +115,15 @@ class NormaliseSettings(Section):
     log: bool = Field(True, description="Take the logarithm of the physical value first: surfaces differ by factors.")
     clip: float = Field(3.0, ge=1, description="Normalised values are clipped to ± this.")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> NormaliseSettings:
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"the percentiles {low:g} and {high:g} are not in order between 0 and 100")
+        if self.range[0] >= self.range[1]:
+            raise ValueError(f"the range {self.range[0]:g} … {self.range[1]:g} is empty: its first end must be smaller")
+        return self
+
 
 class ValidationSettings(Section):
     """Checks of every scene before it is used. A failed critical check quarantines the scene, never the run."""
@@ -188,9 +197,9 @@ class TrainSettings(Section):
     """How the network is fitted."""
 
     epochs: int = Field(60, ge=1, description="Most passes over the training tiles.")
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(64, ge=2, description="Tiles a step.")
+    learning_rate: float = Field(2e-3, gt=0, description="Of AdamW at the start; it falls along a cosine.")
+    weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
     beta: float = Field(1.0, ge=0, description="Weight of the KL term once warmed up (β-VAE).")
     kl_warmup: Fraction = Field(0.25, description="Share of the epochs over which β rises linearly from 0.")
     clip_norm: float = Field(100.0, gt=0, description="Gradients are clipped to this norm.")
@@ -266,7 +275,7 @@ class Settings(Section):
     """All settings of one watch."""
 
     name: str = Field("tilewatch", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Experiment and model name.")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Of weights, order, augmentation and noise.")
     source: SourceSettings = SourceSettings(location="here")
     masks: MaskSettings = MaskSettings()
     grid: GridSettings = GridSettings()
@@ -281,6 +290,13 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
     tracking: TrackingSettings = TrackingSettings()
     compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _bands_to_show_are_read(self) -> Settings:
+        unknown = sorted(set(self.report.rgb or ()) - set(self.source.bands))
+        if unknown:
+            raise ValueError(f"report.rgb names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}")
+        return self
 
     @model_validator(mode="after")
     def _tile_divides(self) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from threading import get_ident
 from urllib.parse import quote
 
 DEFAULT_WORKSPACE = Path("workspace")
+LONGEST_NAME = 180  # bytes; leaves room for suffixes
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,18 @@ class Workspace:
 def safe_name(name: str) -> str:
     """A name as one path component: no separators, no `..`, no hidden file, and different names stay different.
 
+    A long one is cut, and ends in a digest of the whole: file systems end names at 255 bytes.
+
     Example:
         >>> safe_name("../etc"), safe_name("Brașov 2")
         ('%2E.%2Fetc', 'Bra%C8%99ov%202')
     """
-    quoted = quote(name, safe="")
-    return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
+    quoted = quote(name, safe="", errors="surrogateescape")
+    quoted = "%2E" + quoted[1:] if quoted.startswith(".") else quoted
+    if len(quoted) <= LONGEST_NAME:
+        return quoted
+    digest = hashlib.sha256(quoted.encode()).hexdigest()[:24]
+    return f"{quoted[: LONGEST_NAME - len(digest) - 1]}~{digest}"
 
 
 def time_name(acquired: datetime) -> str:
@@ -87,7 +95,8 @@ def time_name(acquired: datetime) -> str:
     acquired = acquired.astimezone(UTC)
     if acquired.time().isoformat() == "00:00:00":
         return acquired.date().isoformat()
-    return acquired.strftime("%Y-%m-%dT%H%M%SZ")
+    fraction = f".{acquired.microsecond:06d}" if acquired.microsecond else ""
+    return acquired.strftime("%Y-%m-%dT%H%M%S") + fraction + "Z"
 
 
 def as_utc(day: date) -> datetime:

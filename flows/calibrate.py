@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import mlflow
@@ -92,6 +92,8 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
         days = scores["day"].tolist()
         calibrated = detector.with_calibration(scores["score"].to_numpy(), days, settings.calibration, basis)
         calibration = calibrated.required_calibration
+        metadata = {**detector.metadata, "calibration_dates": list(calibration.dates)}
+        calibrated = replace(calibrated, metadata=metadata)
         mlflow.log_figure(figures.score_histogram(scores["score"], calibration), "figures/scores.png")
         tracking.log_finite({"threshold": calibration.threshold, "calibration_tiles": calibration.tiles}, step=0)
         version = registry.register(calibrated, settings, request.reason or "calibrated again")

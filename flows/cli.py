@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from configs import SettingsError, Workspace, load_settings
@@ -214,7 +215,7 @@ def _run(
     try:
         load_settings(config, overrides or ())
     except SettingsError as error:
-        _fail(error, 2, as_json)
+        _fail(str(error), 2, as_json)
     _at_home(Workspace(workspace))
     from flows import logs
     from flows.parameters import Watch
@@ -224,13 +225,17 @@ def _run(
         watch = Watch(config=str(config) if config else None, workspace=str(workspace), overrides=list(overrides or []))
         result = work(watch)
     except SettingsError as error:
-        _fail(error, 2, as_json)
-    except (typer.BadParameter, KeyboardInterrupt):
+        _fail(str(error), 2, as_json)
+    except ValidationError as error:
+        _fail("; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors()), 2, as_json)
+    except typer.BadParameter:
         raise
+    except KeyboardInterrupt:
+        _fail("stopped; what is finished is kept, and the same command goes on from there", 130, as_json)
     except Exception as error:
         if not isinstance(error, logs.EXPECTED):
             logging.getLogger(__name__).exception("unexpected failure")
-        _fail(error, 1, as_json)
+        _fail(str(error), 1, as_json)
     if as_json:
         print(json.dumps(_plain(result), ensure_ascii=False))
     else:
@@ -247,11 +252,11 @@ def _at_home(workspace: Workspace) -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 
-def _fail(error: Exception, status: int, as_json: bool) -> NoReturn:
+def _fail(words: str, status: int, as_json: bool) -> NoReturn:
     console.print(f"[bold red]{'wrong configuration' if status == 2 else 'failed'}:[/] ", end="")
-    console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    console.print(words, markup=False, highlight=False, soft_wrap=True)
     if as_json:
-        print(json.dumps({"error": str(error), "status": status}, ensure_ascii=False))
+        print(json.dumps({"error": words, "status": status}, ensure_ascii=False))
     raise typer.Exit(status)
 
 

@@ -48,6 +48,7 @@ def _(result: NightlySummary, out: Console) -> None:
     for record in result.nights:
         for line in (*record.drift_reasons, *(f"quarantined {key}: {why}" for key, why in record.quarantined.items())):
             out.print(f"  {record.night}: {line}", markup=False, soft_wrap=True)
+    out.print(f"Open {result.nights[-1].report} in the workspace.", soft_wrap=True)
     for training in result.trainings:
         out.print(f"Retrained: {training.detector_version} is the champion now.")
     for night, reason in result.failed_trainings.items():
@@ -91,7 +92,7 @@ def _(result: DemoSummary, out: Console) -> None:
 
 
 def _night_table(nights: list[NightRecord]) -> Table:
-    table = Table("night", "detector", "scenes", "scored", "flags", "drift", "quarantined", "report", box=None)
+    table = Table("night", "detector", "scenes", "scored", "flags", "drift", "quarantined", box=None)
     for one in nights:
         drift = f"since {one.drift_began}" if one.drift_began else _yes_no(one.alarmed, "alarm", "no", "no verdict")
         table.add_row(
@@ -102,7 +103,6 @@ def _night_table(nights: list[NightRecord]) -> Table:
             str(one.flags),
             drift,
             str(len(one.quarantined)),
-            one.report,
         )
     return table
 

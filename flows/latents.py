@@ -11,7 +11,7 @@ from flows.parameters import NightRequest, Watch
 from flows.progress import progress
 from imagery.catalog import SceneRecord
 from tasks import registry, steps
-from tasks.score import check_fit, latents_file, write_latents
+from tasks.score import check_fit, has_latents, latents_file, write_latents
 from tasks.train import observe_scenes, usable_scenes
 
 
@@ -40,10 +40,14 @@ def latents(watch: Watch, request: NightRequest | None = None) -> LatentsSummary
     detector = steps.load_detector(folder)
     check_fit(detector, settings)
     scenes = [record for record in usable_scenes(settings, workspace) if record.day in request.period]
-    todo = [record for record in scenes if request.force or not latents_file(workspace, version, record).exists()]
+    todo = [
+        record
+        for record in scenes
+        if request.force or not has_latents(latents_file(workspace, version, record), record)
+    ]
 
     def keep(record: SceneRecord, rows: list[pd.DataFrame]) -> None:
-        write_latents(latents_file(workspace, version, record), rows)
+        write_latents(latents_file(workspace, version, record), rows, record)
 
     if todo:
         with progress("latents", len(todo)) as counter:

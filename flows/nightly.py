@@ -13,6 +13,7 @@ import pandas as pd
 from prefect import flow
 
 from configs import Settings, Workspace
+from configs.workspace import safe_name
 from flows.ingest import IngestSummary, ingest_new
 from flows.parameters import NightRequest, TrainRequest, Watch
 from flows.progress import progress
@@ -202,7 +203,8 @@ def _track(
         mlflow.log_text(json.dumps(validation.result, default=str), "validation/validation.json")
         mlflow.log_text(validation_page(validation, settings, night), "validation/validation.html")
         for scene in scenes:
-            mlflow.log_artifact(str(score_files(workspace, record.detector_version, scene).scores), "scores")
+            scores_file = score_files(workspace, record.detector_version, scene).scores
+            mlflow.log_artifact(str(scores_file), f"scores/{safe_name(scene.location)}")
         run_id = str(run.info.run_id)
     tracking.log_night_metrics(settings, workspace, record.detector_version, record.night, metrics)
     return replace(record, run_id=run_id)

@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from prefect.runtime import deployment
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs import Period, Settings, SettingsError, Workspace, load_settings
@@ -27,7 +28,11 @@ class Watch(BaseModel):
         Raises:
             SettingsError: They cannot work.
         """
-        return load_settings(self.config, self.overrides), Workspace(Path(self.workspace))
+        workspace = Path(self.workspace)
+        if deployment.id and not workspace.is_absolute():
+            # A worker runs a deployment in a folder of its own, which it deletes afterwards.
+            raise SettingsError(f"workspace = {self.workspace!r}: a deployment needs an absolute path")
+        return load_settings(self.config, self.overrides), Workspace(workspace)
 
 
 class TrainRequest(BaseModel):
@@ -89,11 +94,12 @@ class NightRequest(BaseModel):
     until: date | None = Field(None, description="Last night.")
     force: bool = Field(False, description="Report finished nights again.")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> NightRequest:
+        Period(start=self.since, end=self.until)
+        return self
+
     @property
     def period(self) -> Period:
-        """The nights to consider.
-
-        Raises:
-            ValueError: The first night is after the last.
-        """
+        """The nights to consider."""
         return Period(start=self.night or self.since, end=self.night or self.until)

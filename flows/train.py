@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from datetime import date
 
@@ -23,7 +24,7 @@ from tasks.artifacts import table_artifact
 from tasks.dataset import split_scenes
 from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
-from tasks.train import Calibrated, Trained, calibrate_detector, train_detector, usable_scenes
+from tasks.train import Calibrated, Trained, calibrate_detector, check_request, train_detector, usable_scenes
 from tasks.validate import Validation, validate_scenes
 from vae.training import EpochMetrics
 
@@ -66,12 +67,15 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
         validation = _validate(settings, workspace)
         trained = _fit(settings, workspace, request.reason)
         staging = f"staging-{run.info.run_id}"
-        calibrated = _calibrate(trained, staging, settings, workspace)
-        detector = calibrated.detector
-        _log(trained, calibrated, validation, settings)
-        version = registry.register(detector, settings, request.reason)
+        try:
+            calibrated = _calibrate(trained, staging, settings, workspace)
+            detector = calibrated.detector
+            _log(trained, calibrated, validation, settings)
+            version = registry.register(detector, settings, request.reason)
+            os.rename(workspace.latents / staging, workspace.latents / version)
+        finally:
+            shutil.rmtree(workspace.latents / staging, ignore_errors=True)
         run_id = run.info.run_id
-    os.rename(workspace.latents / staging, workspace.latents / version)
     calibration = detector.required_calibration
     known = set(detector.metadata["locations"])
     untrained = sorted({record.location for record in usable_scenes(settings, workspace)} - known)
@@ -113,6 +117,7 @@ def _last_date(settings: Settings) -> date | None:
 def _validate(settings: Settings, workspace: Workspace) -> Validation:
     """Check the scenes of the split; those that fail critically are quarantined before the split is made again."""
     split = split_scenes(settings, usable_scenes(settings, workspace))
+    check_request(settings, split, workspace)
     return validate_scenes(split.scenes, settings, workspace)
 
 
@@ -139,7 +144,7 @@ def _calibrate(trained: Trained, staging: str, settings: Settings, workspace: Wo
     """
 
     def keep(record: SceneRecord, rows: list[pd.DataFrame]) -> None:
-        write_latents(latents_file(workspace, staging, record), rows)
+        write_latents(latents_file(workspace, staging, record), rows, record)
 
     with progress("calibrate", len(trained.split.scenes)) as counter:
         return calibrate_detector(trained.detector, trained.split, settings, workspace, counter.at, keep)

@@ -194,6 +194,10 @@ class Catalog:
         )
         with whole_file(self._file(record, ".parquet")) as path:
             frame.to_parquet(path, index=False, compression="zstd")
+        self.write_record(record)
+
+    def write_record(self, record: SceneRecord) -> None:
+        """Replace what is known of a scene whose tiles stay as they are."""
         write_text(self._file(record, ".json"), record.to_json())
 
     def remove(self, scene: Scene) -> None:

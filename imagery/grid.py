@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -121,9 +124,26 @@ def grid_of(crs: CRS | None, transform: Affine, width: int, height: int, resolut
         columns, rows = width * transform.a / resolution, height * -transform.e / resolution
         width, height = max(1, round(columns)), max(1, round(rows))
         transform = Affine(resolution, 0, transform.c, 0, -resolution, transform.f)
-    code = crs.to_string()
+    code = _code(crs)
+    if not _on_earth(code):
+        raise SceneMismatch(f"{name} has a coordinate reference system that has no place on Earth: {crs.to_wkt()[:80]}")
     a, b, c, d, e, f = tuple(transform)[:6]
     return Grid(code, (a, b, c, d, e, f), width, height)
+
+
+def _code(crs: CRS) -> str:
+    """An EPSG code where there is one that says exactly the same, else WKT."""
+    epsg = crs.to_epsg()
+    return f"EPSG:{epsg}" if epsg is not None and CRS.from_epsg(epsg) == crs else crs.to_wkt()
+
+
+@lru_cache(maxsize=64)
+def _on_earth(code: str) -> bool:
+    try:
+        Transformer.from_crs(code, "EPSG:4326")
+    except ProjError:
+        return False
+    return True
 
 
 def _corners(tile: Tile) -> list[tuple[int, int]]:

@@ -45,6 +45,15 @@ class Pixels:
     cloud: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class _Band:
+    """A band of an open dataset, and the index of the alpha band beside it, if there is one."""
+
+    dataset: DatasetReader | WarpedVRT
+    index: int
+    alpha: int | None
+
+
 class SceneReader:
     """A scene opened on a grid. A context manager; not shared between threads.
 
@@ -73,13 +82,10 @@ class SceneReader:
         try:
             wanted = [*source.bands, *([masks.class_band] if masks.class_band else [])]
             opened = self._open(wanted)
-            finest = min((opened[band][0] for band in source.bands), key=lambda dataset: dataset.res[0])
+            finest = min((opened[band].dataset for band in source.bands), key=lambda dataset: dataset.res[0])
             own = grid_of(finest.crs, finest.transform, finest.width, finest.height, grid.resolution, finest.name)
             self.grid = location_grid or own
-            self._bands = {
-                band: (self._on_grid(dataset, band == masks.class_band, grid), index)
-                for band, (dataset, index) in opened.items()
-            }
+            self._bands = {name: self._on_grid(band, name == masks.class_band, grid) for name, band in opened.items()}
         except BaseException:
             self._stack.close()
             raise
@@ -116,22 +122,25 @@ class SceneReader:
             cloud = data & np.isin(classes, self._masks.cloud_classes)
         return Pixels(values, valid, data, cloud)
 
-    def _read_band(self, band: str, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        dataset, index = self._bands[band]
+    def _read_band(self, name: str, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        band = self._bands[name]
         try:
-            stored = dataset.read(index, window=window)
-            has_data = dataset.read_masks(index, window=window) > 0
+            stored = band.dataset.read(band.index, window=window)
+            has_data = band.dataset.read_masks(band.index, window=window) > 0
+            if band.alpha is not None:
+                has_data &= band.dataset.read(band.alpha, window=window) > 0
         except RasterioError as error:
-            raise SceneUnreadable(f"band {band} of {dataset.name} cannot be read: {_cause(error)}") from error
-        if stored.dtype.kind == "f":
-            has_data &= np.isfinite(stored)
+            raise SceneUnreadable(f"band {name} of {band.dataset.name} cannot be read: {_cause(error)}") from error
         if self._masks.nodata is not None:
             has_data &= stored != self._masks.nodata
-        return stored.astype(np.float32, copy=False), has_data
+        with np.errstate(over="ignore"):  # what is too large for float32 is no number below
+            numbers = stored.astype(np.float32, copy=False)
+        has_data &= np.isfinite(numbers)
+        return numbers, has_data
 
-    def _open(self, wanted: list[str]) -> dict[str, tuple[DatasetReader, int]]:
-        """Each band's dataset and index."""
-        bands: dict[str, tuple[DatasetReader, int]] = {}
+    def _open(self, wanted: list[str]) -> dict[str, _Band]:
+        """The band of each name."""
+        bands: dict[str, _Band] = {}
         for name, path in self.scene.files:
             if name and name not in wanted:
                 continue
@@ -142,8 +151,13 @@ class SceneReader:
                 raise SceneUnreadable(f"{path} cannot be opened as {driver}: {_cause(error)}") from None
             if any(np.dtype(kind).kind not in "uif" for kind in dataset.dtypes):
                 raise SceneMismatch(f"{path} holds numbers of type {dataset.dtypes[0]}: real numbers are needed")
+            if name in bands:
+                raise SceneMismatch(
+                    f"{self.scene.scene_id} has two files for band {name}, {bands[name].dataset.name} and {path}: make "
+                    "source.pattern match only one"
+                )
             names = {name: 1} if name else self._band_indices(dataset)
-            bands |= {band: (dataset, index) for band, index in names.items()}
+            bands |= {band: _Band(dataset, index, _alpha(dataset)) for band, index in names.items()}
         missing = [band for band in wanted if band not in bands]
         if missing:
             found = ", ".join(sorted(bands)) or "none"
@@ -155,36 +169,36 @@ class SceneReader:
 
     def _band_indices(self, dataset: DatasetReader) -> dict[str, int]:
         """Names of a file's bands: its descriptions, or those given in the settings; never guessed from the order."""
-        described = {text: index for index, text in enumerate(dataset.descriptions, start=1) if text}
+        described = [(text, index) for index, text in enumerate(dataset.descriptions, start=1) if text]
         if described:
-            return described
+            names = [text for text, _ in described]
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise SceneMismatch(
+                    f"{dataset.name} has several bands named {', '.join(repeated)}: describe them apart"
+                )
+            return dict(described)
         plain = [i for i, role in zip(dataset.indexes, dataset.colorinterp, strict=True) if role != ColorInterp.alpha]
-        names = self._source.band_names
-        if names is None:
+        given = self._source.band_names
+        if given is None:
             raise SceneMismatch(
                 f"{dataset.name} has {len(plain)} bands without descriptions: name them with source.band_names"
             )
-        if len(names) != len(plain):
+        if len(given) != len(plain):
             raise SceneMismatch(
-                f"{dataset.name} has {len(plain)} bands, source.band_names names {len(names)}: {', '.join(names)}"
+                f"{dataset.name} has {len(plain)} bands, source.band_names names {len(given)}: {', '.join(given)}"
             )
-        return dict(zip(names, plain, strict=True))
+        return dict(zip(given, plain, strict=True))
 
-    def _on_grid(self, dataset: DatasetReader, classes: bool, settings: GridSettings) -> DatasetReader | WarpedVRT:
-        """The dataset itself where it lies on the grid, else a view of it warped onto the grid."""
-        grid, crs = self.grid, CRS.from_string(self.grid.crs)
+    def _on_grid(self, band: _Band, classes: bool, settings: GridSettings) -> _Band:
+        """The band itself where it lies on the grid, else a view of it warped onto the grid."""
+        dataset, grid, crs = band.dataset, self.grid, CRS.from_string(self.grid.crs)
         same_crs = dataset.crs == crs
-        if (
-            same_crs
-            and dataset.transform.almost_equals(grid.affine, 1e-6 * grid.resolution)
-            and dataset.shape
-            == (
-                grid.height,
-                grid.width,
-            )
-        ):
-            return dataset
+        same_shape = dataset.shape == (grid.height, grid.width)
+        if same_crs and same_shape and dataset.transform.almost_equals(grid.affine, 1e-6 * grid.resolution):
+            return band
         self._check_fit(dataset, same_crs, settings)
+        nodata = self._nodata(dataset)
         try:
             warped = WarpedVRT(
                 dataset,
@@ -193,14 +207,16 @@ class SceneReader:
                 width=grid.width,
                 height=grid.height,
                 resampling=Resampling.nearest if classes else Resampling.bilinear,
-                src_nodata=self._nodata(dataset),
-                add_alpha=self._nodata(dataset) is None and ColorInterp.alpha not in dataset.colorinterp,
+                src_nodata=nodata,
+                # Without a number for it, where the scene does not reach is told by an alpha band.
+                **({"src_alpha": band.alpha, "dst_alpha": band.alpha} if band.alpha else {"add_alpha": nodata is None}),
             )
         except RasterioError as error:
             raise SceneMismatch(
                 f"{dataset.name} cannot be brought onto the grid of its location: {_cause(error)}"
             ) from error
-        return self._stack.enter_context(warped)
+        self._stack.enter_context(warped)
+        return _Band(warped, band.index, band.alpha or (warped.count if nodata is None else None))
 
     def _nodata(self, dataset: DatasetReader) -> float | None:
         undeclared = self._masks.nodata if self._masks.nodata is not None else self._masks.border
@@ -225,6 +241,12 @@ class SceneReader:
         left, bottom, right, top = self.grid.bounds
         if bounds[0] >= right or bounds[2] <= left or bounds[1] >= top or bounds[3] <= bottom:
             raise SceneMismatch(f"{dataset.name} covers nothing of {self.scene.location} ({location})")
+
+
+def _alpha(dataset: DatasetReader) -> int | None:
+    """The alpha band. GDAL takes it for a mask by itself only in files of two or four bands."""
+    roles = list(dataset.colorinterp)
+    return roles.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in roles else None
 
 
 def _cause(error: Exception) -> str:

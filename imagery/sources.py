@@ -13,6 +13,20 @@ from configs.schema import SourceSettings
 from configs.workspace import time_name
 from imagery.errors import ImageryError
 
+NOT_UTF8 = "its name is not valid UTF-8: rename it"
+DIRECTIVES = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"\d{2}",
+    "%d": r"\d{2}",
+    "%j": r"\d{3}",
+    "%H": r"\d{2}",
+    "%M": r"\d{2}",
+    "%S": r"\d{2}",
+    "%f": r"\d{1,6}",
+    "%z": r"(?:Z|[+-]\d{2}:?\d{2})",
+    "%%": "%",
+}
 FIELD = re.compile(r"\{(?P<name>\w+)(?::(?P<format>[^}]*))?\}|\*")
 
 
@@ -40,8 +54,7 @@ class Scene:
     @property
     def stamp(self) -> tuple[str, ...]:
         """Name, size and modification time of each file: a cheap sign that nothing changed."""
-        stats = ((path, path.stat()) for _, path in self.files)
-        return tuple(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
+        return tuple(_stamp(path) for _, path in self.files)
 
     def fingerprint(self) -> str:
         """A digest of the content of the files, whatever their names and dates."""
@@ -65,6 +78,9 @@ class Listing:
 def find_scenes(source: SourceSettings) -> Listing:
     """List the scenes below `source.root` whose paths match `source.pattern`, oldest first.
 
+    Numbers in dates are expected with their leading zeros; where a name could be read in several ways, the reading that
+    gives a date is taken.
+
     Raises:
         ImageryError: The folder does not exist, or the pattern cannot be read.
 
@@ -74,18 +90,26 @@ def find_scenes(source: SourceSettings) -> Listing:
     """
     if not source.root.is_dir():
         raise ImageryError(f"the folder of scenes {source.root} does not exist: set source.root")
-    expression, glob, date_format = _compile(source.pattern)
+    pattern = _compile(source.pattern)
     files: dict[tuple[datetime, str], list[tuple[str, Path]]] = defaultdict(list)
     skipped = []
-    for path in sorted(source.root.glob(glob)):
-        match = expression.fullmatch(path.relative_to(source.root).as_posix())
-        if match is None or not path.is_file():
+    for path in sorted(source.root.glob(pattern.glob)):
+        if not path.is_file():
+            continue
+        name = path.relative_to(source.root).as_posix()
+        if not _is_utf8(name):
+            skipped.append(
+                (Path(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")), NOT_UTF8)
+            )
+            continue
+        match = pattern.strict.fullmatch(name) or pattern.loose.fullmatch(name)
+        if match is None:
             continue
         fields = match.groupdict()
         try:
-            acquired = datetime.strptime(fields["date"], date_format)
+            acquired = datetime.strptime(fields["date"], pattern.date_format)
         except ValueError:
-            skipped.append((path, f"{fields['date']!r} is not a date of the form {date_format}"))
+            skipped.append((path, f"{fields['date']!r} is not a date of the form {pattern.date_format}"))
             continue
         acquired = acquired.replace(tzinfo=UTC) if acquired.tzinfo is None else acquired.astimezone(UTC)
         location = fields.get("location") or source.location or ""
@@ -96,6 +120,14 @@ def find_scenes(source: SourceSettings) -> Listing:
     return Listing(tuple(scenes), tuple(skipped))
 
 
+def _stamp(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return f"{path} is gone"
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
+
+
 def _scenes(location: str, acquired: datetime, found: list[tuple[str, Path]]) -> list[Scene]:
     """One scene of all files with a band name, and one of each file without."""
     by_band = tuple((band, path) for band, path in found if band)
@@ -103,29 +135,64 @@ def _scenes(location: str, acquired: datetime, found: list[tuple[str, Path]]) ->
     return [Scene(location, acquired, group, number) for number, group in enumerate(groups, start=1)]
 
 
-def _compile(pattern: str) -> tuple[re.Pattern[str], str, str]:
-    """A path pattern as a regular expression, a glob, and the date's format."""
-    expression, glob, position, date_format = "", "", 0, ""
+@dataclass(frozen=True)
+class _Pattern:
+    """A path pattern: `strict` asks for what looks like a date, `loose` takes anything in its place."""
+
+    strict: re.Pattern[str]
+    loose: re.Pattern[str]
+    glob: str
+    date_format: str
+
+
+def _compile(pattern: str) -> _Pattern:
+    """Read a path pattern.
+
+    Raises:
+        ImageryError: Unknown fields, or a date that is spread over several.
+    """
+    strict, loose, glob, position, date_format = "", "", "", 0, ""
     seen: set[str] = set()
     for field in FIELD.finditer(pattern):
         literal = pattern[position : field.start()]
         position = field.end()
-        expression += re.escape(literal)
-        glob += re.sub(r"([*?\[])", r"[\1]", literal)
         name = field["name"]
-        if name is None:
-            expression += r"[^/]*"
-        elif name not in ("location", "date", "band"):
+        if name not in (None, "location", "date", "band"):
             raise ImageryError(f"the pattern {pattern!r} has an unknown field {{{name}}}: use location, date or band")
-        else:
-            expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
+        if name == "date" and "date" in seen:
+            raise ImageryError(f"the pattern {pattern!r} has several dates: one {{date:FORMAT}} must hold all of it")
+        if name == "date":
+            date_format = field["format"] or "%Y-%m-%d"
+            if "/" in date_format:
+                raise ImageryError(f"the date format {date_format!r} in {pattern!r} spans folders, which it cannot")
+        anything = r"[^/]*" if name is None else f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
+        loose += re.escape(literal) + anything
+        strict += re.escape(literal) + (f"(?P<date>{_date_expression(date_format)})" if name == "date" else anything)
+        glob += _glob_literal(literal) + "*"
+        if name:
             seen.add(name)
-        if name == "date" and field["format"]:
-            date_format = field["format"]
-        # A date with slashes would span folders, which `[^/]+` does not.
-        if "/" in (field["format"] or ""):
-            raise ImageryError(f"the date format {field['format']!r} in {pattern!r} spans folders, which it cannot")
-        glob += "*"
-    literal = pattern[position:]
-    glob = re.sub(r"\*+", "*", glob + re.sub(r"([*?\[])", r"[\1]", literal))
-    return re.compile(expression + re.escape(literal)), glob, date_format or "%Y-%m-%d"
+    rest = pattern[position:]
+    return _Pattern(
+        re.compile(strict + re.escape(rest)),
+        re.compile(loose + re.escape(rest)),
+        re.sub(r"\*+", "*", glob + _glob_literal(rest)),
+        date_format,
+    )
+
+
+def _date_expression(date_format: str) -> str:
+    """What a date of this format looks like."""
+    parts = re.split(r"(%.)", date_format)
+    return "".join(DIRECTIVES.get(part, r"[^/]+?") if part.startswith("%") else re.escape(part) for part in parts)
+
+
+def _glob_literal(text: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", text)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

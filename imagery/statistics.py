@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -73,9 +74,9 @@ class BandStats:
         """The value below which `percent` % of the pixels lie, to 0.5 % of itself; NaN when there are none."""
         if not self.count:
             return float("nan")
-        rank = percent / 100 * (self.count - 1)
+        rank = math.floor(percent / 100 * (self.count - 1) + 1e-9)  # a pixel that is there, not one in between
         bucket = int(np.searchsorted(np.cumsum(self.sketch), rank, side="right"))
-        magnitude = 2 * GROWTH ** (abs(bucket - BUCKETS) - 1 + FIRST) / (1 + 1 / GROWTH)
+        magnitude = 2 * GROWTH ** (abs(bucket - BUCKETS) - 1 + FIRST) / (1 + GROWTH)
         value = 0.0 if bucket == BUCKETS else np.sign(bucket - BUCKETS) * magnitude
         return float(np.clip(value, self.minimum, self.maximum))
 

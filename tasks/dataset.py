@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -19,6 +21,8 @@ from tasks.ingest import open_scene
 from tasks.suspects import is_suspect, suspects
 from vae.calibration import Basis
 from vae.training import TileArrays
+
+LEFT_OVER_SECONDS = 24 * 3600.0
 
 
 class NothingToTrain(ValueError):
@@ -114,6 +118,7 @@ def gathered(
     """
     chosen = _choose(scenes, settings, workspace, limit)
     size, bands = settings.grid.tile_size, len(settings.source.bands)
+    _remove_left_over(workspace.cache)
     folder = workspace.cache / f"tiles-{uuid4().hex}"
     folder.mkdir(parents=True)
     try:
@@ -146,13 +151,20 @@ def _choose(
     usable = tiles[normal & (tiles["valid_fraction"] >= settings.train.min_valid)].reset_index(drop=True)
     if usable.empty:
         raise NothingToTrain(
-            f"none of the {len(tiles)} tiles of {len(scenes)} scenes is {settings.train.min_valid:.0%} usable or more: "
-            "lower train.min_valid, or check the masks"
+            f"none of the {len(tiles)} tiles of {len(scenes)} scenes is at least {settings.train.min_valid:.0%} "
+            "usable: lower train.min_valid, or check the masks"
         )
     if limit is not None and len(usable) > limit:
         keep = np.random.default_rng(settings.seed).choice(len(usable), limit, replace=False)
         usable = usable.iloc[np.sort(keep)].reset_index(drop=True)
     return usable
+
+
+def _remove_left_over(cache: Path) -> None:
+    """Remove what killed trainings have left, a day later: another one may be at work now."""
+    for folder in cache.glob("tiles-*"):
+        if time.time() - folder.stat().st_mtime > LEFT_OVER_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _spread(days: list[date], fraction: float) -> set[date]:

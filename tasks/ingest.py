@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -76,17 +76,28 @@ def plan_ingest(
 
 
 def settle_grids(scenes: Iterable[Scene], settings: Settings, workspace: Workspace) -> None:
-    """Fix the grid of each location that has none, by its oldest scene that can be opened.
+    """Fix the grid of each location that has none, by its oldest scene that can be read and holds data.
 
     This is done before scenes are ingested side by side, so that the grid does not depend on which one is faster.
+
+    Raises:
+        ImageryError: A location has a grid already, of another resolution than the settings ask for.
     """
     catalog = Catalog(workspace)
     for scene in sorted(scenes, key=lambda scene: scene.acquired):
-        if catalog.grid(scene.location) is None:
+        grid, wanted = catalog.grid(scene.location), settings.grid.resolution
+        if grid is not None and wanted is not None and wanted != grid.resolution:
+            raise ImageryError(
+                f"{scene.location} was entered at a resolution of {grid.resolution:g}, grid.resolution is {wanted:g}: "
+                "a location keeps its grid, so set it back or use another workspace"
+            )
+        if grid is None:
             try:
                 with SceneReader(scene, settings.source, settings.masks, settings.grid) as reader:
-                    catalog.settle_grid(scene.location, reader.grid)
-            except ImageryError as error:
+                    strips = reader.grid.strips(settings.grid.tile_size)
+                    if any(reader.read(reader.grid.strip_window(strip)).data.any() for strip in strips):
+                        catalog.settle_grid(scene.location, reader.grid)
+            except (ImageryError, OSError) as error:
                 log.debug("%s does not define a grid: %s", scene.scene_id, error)
 
 
@@ -103,6 +114,7 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
         stamp, fingerprint = scene.stamp, scene.fingerprint()
         known = catalog.get(scene)
         if known and known.key == key and known.fingerprint == fingerprint:
+            catalog.write_record(replace(known, files=scene.files, stamp=stamp))
             return Ingested(scene.scene_id, known.tiles, None)
         with open_scene(scene, settings, workspace) as reader:
             found = survey(reader, settings.source.bands, settings.grid.tile_size)

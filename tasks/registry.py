@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -80,9 +81,11 @@ def champion(settings: Settings, workspace: Workspace) -> tuple[Path, str]:
                     f"the files of {settings.name} v{version.version} have the digest {found[:12]}, not "
                     f"{str(expected)[:12]} as registered: somebody changed them. Train again or restore them"
                 )
-            shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(bundle, folder)
+            with TemporaryDirectory(dir=folder.parent, prefix=".") as beside:
+                copy = shutil.copytree(bundle, Path(beside) / "whole")
+                shutil.rmtree(folder, ignore_errors=True)
+                os.rename(copy, folder)
     return folder, f"v{version.version}"
 
 

@@ -27,9 +27,9 @@ from vae.errors import DetectorError
 
 @dataclass(frozen=True)
 class SceneScores:
-    """The files of a scored scene."""
+    """The files of a scored scene, and the content of the scene they were made of."""
 
-    scene_id: str
+    fingerprint: str
     scores: Path
     heatmap: Path
     latents: Path
@@ -37,15 +37,17 @@ class SceneScores:
 
     @property
     def complete(self) -> bool:
-        """True when all files are there; the profile is written last."""
-        return all(path.exists() for path in (self.scores, self.heatmap, self.latents, self.profile))
+        """True when all files are there, and made of the scene as it is now; the profile is written last."""
+        if not all(path.exists() for path in (self.scores, self.heatmap, self.latents, self.profile)):
+            return False
+        return bool(json.loads(self.profile.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint)
 
 
 def score_files(workspace: Workspace, detector_version: str, record: SceneRecord) -> SceneScores:
     """Where the scores of a scene are kept."""
     scores = workspace.scores / safe_name(detector_version)
     return SceneScores(
-        record.scene_id,
+        record.fingerprint,
         scores=scene_file(scores, record, ".parquet"),
         heatmap=scene_file(scores, record, "_anomaly.tif"),
         latents=latents_file(workspace, detector_version, record),
@@ -109,9 +111,9 @@ def score_scene(
                 profile = profile.add(record.location, record.day, counts)
     table = gpd.GeoDataFrame(pd.concat(rows, ignore_index=True), geometry=geometry, crs="EPSG:4326")
     table = table.assign(detector_version=detector_version, calibration_id=calibration_id)
-    write_latents(files.latents, latents)
+    write_latents(files.latents, latents, record)
     write_scores(files.scores, table)
-    write_profile(files.profile, profile)
+    write_profile(files.profile, profile, record)
     return files
 
 
@@ -133,10 +135,11 @@ def check_fit(detector: Detector, settings: Settings) -> None:
         )
 
 
-def write_profile(path: Path, profile: Profile) -> None:
+def write_profile(path: Path, profile: Profile, record: SceneRecord) -> None:
     """Write what drift is measured on."""
     about, arrays = profile.to_arrays()
-    content = {"about": about, "arrays": {name: array.tolist() for name, array in arrays.items()}}
+    lists = {name: array.tolist() for name, array in arrays.items()}
+    content = {"fingerprint": record.fingerprint, "about": about, "arrays": lists}
     write_text(path, json.dumps(content, separators=(",", ":")))
 
 
@@ -146,11 +149,19 @@ def read_profile(path: Path) -> Profile:
     return Profile.from_arrays(content["about"], {name: np.array(rows) for name, rows in content["arrays"].items()})
 
 
-def write_latents(path: Path, rows: list[pd.DataFrame]) -> None:
+def has_latents(path: Path, record: SceneRecord) -> bool:
+    """True when the latents are there, and those of the scene as it is now."""
+    return path.exists() and (pq.read_schema(path).metadata or {}).get(b"fingerprint") == record.fingerprint.encode()
+
+
+def write_latents(path: Path, rows: list[pd.DataFrame], record: SceneRecord) -> None:
     """Write the posterior means of a scene's tiles: `latent` is a list of float32, a NaN-free one only where scored."""
     table = pa.Table.from_pandas(pd.concat(rows, ignore_index=True), preserve_index=False)
     position = table.schema.get_field_index("latent")
     table = table.set_column(position, "latent", table["latent"].cast(pa.list_(pa.float32())))
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), b"fingerprint": record.fingerprint.encode()}
+    )
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 

@@ -23,6 +23,8 @@ from tasks import score as _score
 from vae.detector import Detector
 
 log = logging.getLogger(__name__)
+# At every task Prefect warns that its time limit cannot break into a blocking call; scenes are read in many short ones.
+logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in record.getMessage())
 RETRY_DELAYS = [2.0, 10.0, 60.0]  # seconds
 
 
@@ -100,7 +102,7 @@ def for_each(
         futures = [runner.submit(limited, parameters=one) for one in parameters]
         for one, future in zip(parameters, futures, strict=True):
             result = future.result(raise_on_failure=False)
-            if isinstance(result, OSError):
+            if isinstance(result, OSError) and not isinstance(result, TimeoutError):
                 raise result
             if isinstance(result, Exception):
                 log.error("%s failed", step.name, exc_info=result)

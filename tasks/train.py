@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configs import Settings, Workspace
+from configs import Settings, SettingsError, Workspace
 from imagery.catalog import Catalog, SceneRecord
 from imagery.normalise import band_limits
 from imagery.statistics import BandStats, merge_all
@@ -22,9 +22,12 @@ from tasks.dataset import Split, gathered, split_scenes
 from tasks.ingest import open_scene, reading_key
 from tasks.score import latent_rows, observe
 from tasks.suspects import is_suspect, suspects
+from vae.calibration import fewest_tiles
 from vae.detector import Detector
 from vae.drift import Profile
+from vae.errors import CalibrationError, ScoreError
 from vae.normalisation import Normalisation
+from vae.scores import find
 from vae.training import EpochMetrics, Fitted, TileArrays, fit
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,31 @@ class Trained:
 def training_stats(scenes: tuple[SceneRecord, ...], bands: tuple[str, ...]) -> dict[str, BandStats]:
     """Statistics of each band over some scenes."""
     return {band: merge_all([record.stats[band] for record in scenes]) for band in bands}
+
+
+def check_request(settings: Settings, split: Split, workspace: Workspace) -> None:
+    """Refuse, before any work, a training whose result could not be used.
+
+    Raises:
+        SettingsError: A score that does not exist.
+        CalibrationError: Too few tiles to calibrate on.
+    """
+    try:
+        find(settings.score.name)
+    except ScoreError as error:
+        raise SettingsError(f"score.name = {settings.score.name!r}: {error}") from None
+    catalog = Catalog(workspace)
+    tiles = sum(
+        int((catalog.tiles(record)["valid_fraction"] >= settings.score.min_valid).sum())
+        for record in split.calibration_scenes
+    )
+    needed = max(settings.calibration.min_tiles, fewest_tiles(settings.calibration.false_alarm_rate))
+    if tiles < needed:
+        raise CalibrationError(
+            f"{tiles} tiles of the calibration dates can be scored, {needed} are needed for "
+            f"calibration.false_alarm_rate={settings.calibration.false_alarm_rate:g} and "
+            f"calibration.min_tiles={settings.calibration.min_tiles}: add calibration dates, or change these settings"
+        )
 
 
 def train_detector(

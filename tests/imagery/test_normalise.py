@@ -47,6 +47,8 @@ def test_a_constant_band_is_named_with_what_to_do(method) -> None:
         )
 
 
-def test_a_range_the_wrong_way_round_is_refused() -> None:
-    with pytest.raises(ImageryError, match="from 1 to 0"):
-        band_limits({"B02": BandStats.of(VALUES)}, NormaliseSettings(method="range", range=(1, 0)))
+def test_limits_the_wrong_way_round_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the range 1 … 0 is empty"):
+        NormaliseSettings(method="range", range=(1, 0))
+    with pytest.raises(ValueError, match=r"the percentiles 99 and 1 are not in order"):
+        NormaliseSettings(percentiles=(99, 1))

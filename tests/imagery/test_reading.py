@@ -335,6 +335,6 @@ def test_files_are_closed_when_the_scene_is(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", ground())
 
     with open_scene(path) as reader:
-        dataset = reader._bands["B02"][0]
+        dataset = reader._bands["B02"].dataset
 
     assert dataset.closed

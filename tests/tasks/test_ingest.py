@@ -13,6 +13,7 @@ import pytest
 
 from configs import Settings, Workspace
 from imagery.catalog import Catalog
+from imagery.errors import ImageryError
 from imagery.quarantine import Quarantine
 from tasks.ingest import Ingested, IngestPlan, ingest_scene, open_scene, plan_ingest, reading_key, settle_grids
 from tests.rasters import WEST, ground, watch_settings, write_raster
@@ -162,16 +163,17 @@ def test_scenes_are_read_again_when_a_setting_changes_that_decides_what_is_read(
     assert {record.key for record in Catalog(workspace).scenes()} == {reading_key(changed)}
 
 
-def test_another_resolution_is_used_or_refused_but_never_ignored(tmp_path: Path, workspace: Workspace) -> None:
+def test_another_resolution_than_that_of_the_location_is_refused_before_any_work(
+    tmp_path: Path, workspace: Workspace
+) -> None:
     root = archive(tmp_path / "scenes", ("here",))
     run(watch_settings(root), workspace)
+    before = files(workspace)
 
-    _, results = run(watch_settings(root, grid={"resolution": 20.0}), workspace)
+    with pytest.raises(ImageryError, match=r"here was entered at a resolution of 10, grid\.resolution is 20"):
+        run(watch_settings(root, grid={"resolution": 20.0}), workspace)
 
-    for result in results:
-        grid = Catalog(workspace).grid("here")
-        assert grid is not None
-        assert grid.resolution == 20.0 or "resolution" in (result.reason or "")
+    assert files(workspace) == before
 
 
 def test_later_scenes_may_be_left_out(tmp_path: Path, workspace: Workspace) -> None:
