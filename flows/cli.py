@@ -216,7 +216,10 @@ def _run(
         load_settings(config, overrides or ())
     except SettingsError as error:
         _fail(str(error), 2, as_json)
-    _at_home(Workspace(workspace))
+    try:
+        _at_home(Workspace(workspace))
+    except OSError as error:
+        _fail(f"the workspace {workspace} cannot be made: {error.strerror}", 1, as_json)
     from flows import logs
     from flows.parameters import Watch
 
@@ -228,8 +231,6 @@ def _run(
         _fail(str(error), 2, as_json)
     except ValidationError as error:
         _fail("; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors()), 2, as_json)
-    except typer.BadParameter:
-        raise
     except KeyboardInterrupt:
         _fail("stopped; what is finished is kept, and the same command goes on from there", 130, as_json)
     except Exception as error:
@@ -275,7 +276,7 @@ def _day(text: str | None) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a date of the form YYYY-MM-DD") from None
+        raise SettingsError(f"{text!r} is not a date of the form YYYY-MM-DD") from None
 
 
 def _nights(since: str | None, until: str | None) -> NightRequest:

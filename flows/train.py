@@ -24,7 +24,15 @@ from tasks.artifacts import table_artifact
 from tasks.dataset import split_scenes
 from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
-from tasks.train import Calibrated, Trained, calibrate_detector, check_request, train_detector, usable_scenes
+from tasks.train import (
+    Calibrated,
+    Trained,
+    calibrate_detector,
+    check_request,
+    train_detector,
+    trainable_scenes,
+    usable_scenes,
+)
 from tasks.validate import Validation, validate_scenes
 from vae.training import EpochMetrics
 
@@ -116,7 +124,7 @@ def _last_date(settings: Settings) -> date | None:
 
 def _validate(settings: Settings, workspace: Workspace) -> Validation:
     """Check the scenes of the split; those that fail critically are quarantined before the split is made again."""
-    split = split_scenes(settings, usable_scenes(settings, workspace))
+    split = split_scenes(settings, trainable_scenes(settings, workspace))
     check_request(settings, split, workspace)
     return validate_scenes(split.scenes, settings, workspace)
 

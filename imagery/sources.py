@@ -102,15 +102,16 @@ def find_scenes(source: SourceSettings) -> Listing:
                 (Path(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")), NOT_UTF8)
             )
             continue
-        match = pattern.strict.fullmatch(name) or pattern.loose.fullmatch(name)
-        if match is None:
-            continue
-        fields = match.groupdict()
+        match = pattern.strict.fullmatch(name)
         try:
-            acquired = datetime.strptime(fields["date"], pattern.date_format)
+            acquired = datetime.strptime(match["date"] if match else "", pattern.date_format)
         except ValueError:
-            skipped.append((path, f"{fields['date']!r} is not a date of the form {pattern.date_format}"))
+            resembling = pattern.loose.fullmatch(name)
+            if resembling:
+                wrong = match["date"] if match else resembling["date"]
+                skipped.append((path, f"{wrong!r} is not a date of the form {pattern.date_format}"))
             continue
+        fields = match.groupdict() if match else {}
         acquired = acquired.replace(tzinfo=UTC) if acquired.tzinfo is None else acquired.astimezone(UTC)
         location = fields.get("location") or source.location or ""
         files[acquired, location].append((fields.get("band") or "", path))

@@ -99,7 +99,7 @@ def train_detector(
         NothingToTrain: No usable scene or tile in the training period.
         Diverged: The loss became infinite or NaN.
     """
-    split = split_scenes(settings, usable_scenes(settings, workspace))
+    split = split_scenes(settings, trainable_scenes(settings, workspace))
     stats = training_stats(split.train, settings.source.bands)
     limits = band_limits(stats, settings.normalise)
     normalisation = Normalisation.from_limits(limits, log=settings.normalise.log, clip=settings.normalise.clip)
@@ -148,6 +148,17 @@ def usable_scenes(settings: Settings, workspace: Workspace) -> list[SceneRecord]
     if stale:
         log.warning("%d scenes were ingested with other settings and are left out, e.g. %s", len(stale), stale[0])
     return [record for record in scenes if record.key == key]
+
+
+def trainable_scenes(settings: Settings, workspace: Workspace) -> list[SceneRecord]:
+    """Those whose files are still there: an archive may keep only the last months."""
+    scenes = usable_scenes(settings, workspace)
+    present = [record for record in scenes if all(path.exists() for _, path in record.files)]
+    if len(present) < len(scenes):
+        log.warning(
+            "%d scenes of the catalog are no longer in the archive and are left out", len(scenes) - len(present)
+        )
+    return present
 
 
 def observe_scenes(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 from configs import quiet
 
 KEPT = {"TILEWATCH_SHARED_DATA"}  # where the public scenes lie
@@ -13,3 +15,5 @@ for name in list(os.environ):
         del os.environ[name]
 os.environ["MPLBACKEND"] = "Agg"
 quiet.apply()
+settings.register_profile("tilewatch", deadline=None)  # a busy machine is no failure
+settings.load_profile("tilewatch")

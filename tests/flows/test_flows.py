@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import mlflow
 import numpy as np
 import pytest
 import rasterio
+from prefect import flow, task
 
-from configs import Settings
-from configs.schema import DriftSettings
+from configs import Settings, SettingsError
+from configs.schema import ComputeSettings, DriftSettings, SplitSettings
 from flows.calibrate import CalibrateRequest, calibrate
 from flows.drift import drift
 from flows.latents import latents
@@ -22,12 +24,16 @@ from flows.nightly import nightly, retrain_request
 from flows.parameters import NightRequest, TrainRequest, Watch
 from flows.train import TrainSummary, train
 from flows.validate import validate
-from tasks import registry, tracking
+from tasks import registry, steps, tracking
+from tasks.dataset import NothingToTrain
 from tasks.drift import Drift
 from tasks.nights import read_night
+from tasks.score import score_files
+from tasks.suspects import suspects
+from tasks.train import usable_scenes
 from tests.flows.conftest import CALIBRATE_END, DATES, GAIN_FROM
 from vae.detector import Detector
-from vae.errors import DetectorError
+from vae.errors import CalibrationError, DetectorError
 
 pytestmark = pytest.mark.slow
 CONTRACT = {
@@ -257,3 +263,86 @@ def test_a_retrain_waits_for_enough_nights_and_calibrates_on_the_later_half(nigh
         assert request.train_end < request.calibrate_start
         assert "brighter" in request.reason
     assert retrain_request(found, usable[-1], Settings(drift=DriftSettings(retrain=False))) is None
+
+
+def test_a_scene_that_changed_is_scored_anew_and_its_night_reported_again(fresh_watch: Watch, tmp_path: Path) -> None:
+    night = DATES[28]
+    settings, _ = fresh_watch.open()
+    moved = tmp_path / "moved"
+    shutil.copytree(settings.source.root, moved)  # an archive that was moved is the same archive
+    watch = fresh_watch.model_copy(update={"overrides": [f"source.root={moved}"]})
+    first = nightly(watch, NightRequest(night=night))
+    assert first.ingested.ingested == 29
+    before = digests(watch.workspace, "scores", "latents")
+
+    shutil.copy(moved / "meadow" / f"{DATES[29]}.tif", moved / "meadow" / f"{night}.tif")
+    again = nightly(watch, NightRequest(night=night))
+
+    assert [record.night for record in again.nights] == [night]
+    after = digests(watch.workspace, "scores", "latents")
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert {Path(name).name for name in changed} == {
+        f"{night}.parquet",
+        f"{night}_anomaly.tif",
+        f"{night}_profile.json",
+    }
+    assert latents(watch, NightRequest(night=night)).written == 0
+
+
+def test_tiles_that_were_flagged_are_not_learned_from(fresh_watch: Watch) -> None:
+    nightly(fresh_watch, NightRequest(until=DATES[30]))
+    settings, workspace = fresh_watch.open()
+    records = [record for record in usable_scenes(settings, workspace) if record.day > CALIBRATE_END]
+    found = suspects(records, settings, workspace)
+    scores = {record.scene_id: gpd.read_parquet(score_files(workspace, "v1", record).scores) for record in records}
+    assert found == {
+        (scene, tile) for scene, table in scores.items() for tile in table.loc[table["flagged"], "tile_id"]
+    }
+    assert found
+
+    request = CalibrateRequest(start=DATES[28], end=DATES[30])
+    scored = sum(table["score"].notna().sum() for table in scores.values())
+    assert calibrate(fresh_watch, request).tiles == scored - len(found)
+    everything = fresh_watch.model_copy(update={"overrides": ["split.exclude_flagged=false"]})
+    assert calibrate(everything, request).tiles == scored
+    # A scene that is flagged all over differs as a whole: it is learned from.
+    assert not suspects(records, settings.model_copy(update={"split": SplitSettings(max_flagged=0)}), workspace)
+
+
+def test_a_step_that_fails_for_one_scene_stops_no_other(prefect_database: None) -> None:
+    @task(persist_result=False)
+    def halve(number: int) -> int:
+        if number == 3:
+            raise RuntimeError("nobody foresaw this")
+        if number < 0:
+            raise OSError("the disk is full")
+        return number // 2
+
+    @flow(persist_result=False)
+    def all_of(numbers: list[int]) -> list[object]:
+        settings = Settings(compute=ComputeSettings(retries=0))
+        parameters = [{"number": number} for number in numbers]
+        return steps.for_each(halve, parameters, settings, lambda one, failure: f"{one['number']}: {failure}")
+
+    assert all_of([2, 3, 8]) == [1, "3: nobody foresaw this", 4]
+    with pytest.raises(OSError, match="the disk is full"):
+        all_of([2, -1, 8])
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "told"),
+    [
+        ("score.name=reconstrution", SettingsError, "Did you mean 'reconstruction'"),
+        ("calibration.false_alarm_rate=0.0001", CalibrationError, "9999 are needed"),
+        ("split.train={end: 2019-01-01}", NothingToTrain, "the catalog has 28 scenes"),
+    ],
+)
+def test_a_training_that_cannot_work_is_refused_before_any_work(
+    fresh_watch: Watch, override: str, error: type[Exception], told: str
+) -> None:
+    watch = fresh_watch.model_copy(update={"overrides": [override, "train.epochs=100000"]})
+    with pytest.raises(error, match=told):
+        train(watch)
+    settings, workspace = fresh_watch.open()
+    assert registry.champion(settings, workspace)[1] == "v1"
+    assert not list(workspace.latents.glob("staging*"))

@@ -110,6 +110,14 @@ def test_a_file_whose_date_cannot_be_read_is_listed_as_skipped_with_the_reason(t
     assert "%Y-%m-%d" in skipped["2021-02-29.tif"]
 
 
+def test_digits_that_only_look_like_a_date_are_skipped(tmp_path: Path) -> None:
+    """Python would read path and row 224/078 as 8 July 2240."""
+    found = listing(archive(tmp_path, "LC08_224078_RT.TIF"), "{location}_{date:%Y%m%d}_*.TIF")
+
+    assert found.scenes == ()
+    assert "224078" in found.skipped[0][1]
+
+
 def test_several_files_of_one_location_and_time_are_numbered(tmp_path: Path) -> None:
     root = archive(tmp_path, "a/2020-01-01_north.tif", "a/2020-01-01_south.tif", "a/2020-01-02_north.tif")
 
