@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import mlflow
@@ -10,9 +9,6 @@ import numpy as np
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from vae.detector import Detector
-
-# The signature that is logged with the model says what its input is; hints would say it again, less exactly.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class ServedDetector(PythonModel):
