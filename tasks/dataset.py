@@ -20,7 +20,7 @@ from imagery.tiles import read_tiles
 from tasks.ingest import open_scene
 from tasks.suspects import is_suspect, suspects
 from vae.calibration import Basis
-from vae.training import TileArrays
+from vae.tiles import TileArrays
 
 LEFT_OVER_SECONDS = 24 * 3600.0
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -167,33 +168,31 @@ def write_latents(path: Path, rows: list[pd.DataFrame], record: SceneRecord) -> 
 
 
 def latent_rows(batch: TileBatch, scores: TileScores, record: SceneRecord) -> pd.DataFrame:
-    """The latents of a row of tiles; tiles with too little left have none."""
-    return pd.DataFrame(
-        {
-            "tile_id": [tile.tile_id(record.location) for tile in batch.tiles],
-            "location": record.location,
-            "scene_id": record.scene_id,
-            "acquired": pd.Timestamp(record.acquired),
-            "valid_fraction": scores.valid_fraction,
-            "latent": [None if reason else row for row, reason in zip(scores.latent, scores.reason, strict=True)],
-        }
-    )
+    """The latents of some tiles; tiles with too little left have none."""
+    latents = [None if reason else row for row, reason in zip(scores.latent, scores.reason, strict=True)]
+    about = {"valid_fraction": scores.valid_fraction, "latent": latents}
+    return pd.DataFrame(_identity(batch, record) | about)
 
 
 def _rows(batch: TileBatch, scores: TileScores, record: SceneRecord) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "tile_id": [tile.tile_id(record.location) for tile in batch.tiles],
-            "location": record.location,
-            "scene_id": record.scene_id,
-            "acquired": pd.Timestamp(record.acquired),
-            **pd.DataFrame([asdict(tile) for tile in batch.tiles]),
-            "valid_fraction": scores.valid_fraction,
-            "score": scores.score,
-            "p_value": scores.p_value,
-            "threshold": scores.threshold,
-            "flagged": scores.flagged,
-            "reason": pd.array(scores.reason, dtype="str"),
-            **{f"score_{name}": values for name, values in scores.components.items()},
-        }
-    )
+    windows = pd.DataFrame([asdict(tile) for tile in batch.tiles])
+    found = {
+        "valid_fraction": scores.valid_fraction,
+        "score": scores.score,
+        "p_value": scores.p_value,
+        "threshold": scores.threshold,
+        "flagged": scores.flagged,
+        "reason": pd.array(scores.reason, dtype="str"),
+        **{f"score_{name}": values for name, values in scores.components.items()},
+    }
+    return pd.DataFrame(_identity(batch, record) | dict(windows.items()) | found)
+
+
+def _identity(batch: TileBatch, record: SceneRecord) -> dict[str, Any]:
+    """Which ground, and when."""
+    return {
+        "tile_id": [tile.tile_id(record.location) for tile in batch.tiles],
+        "location": record.location,
+        "scene_id": record.scene_id,
+        "acquired": pd.Timestamp(record.acquired),
+    }

@@ -28,7 +28,8 @@ from vae.drift import Profile
 from vae.errors import CalibrationError, ScoreError
 from vae.normalisation import Normalisation
 from vae.scores import find
-from vae.training import EpochMetrics, Fitted, TileArrays, fit
+from vae.tiles import TileArrays
+from vae.training import EpochMetrics, Fitted, fit
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from vae.digests import canonical_json, sha256
 from vae.normalisation import Normalisation
 
 if TYPE_CHECKING:
-    from vae.training import TileArrays
+    from vae.tiles import TileArrays
 
 log = logging.getLogger(__name__)
 

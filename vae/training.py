@@ -21,31 +21,11 @@ from vae.errors import ShapeError, VaeError
 from vae.model import ConvVAE, build
 from vae.normalisation import Normalisation
 from vae.objectives import Sums, batch_sums, elbo_per_dimension, fitted_sigma, sigma_vae
+from vae.tiles import TileArrays
 
 log = logging.getLogger(__name__)
 
 HELD_OUT_NOISE = 1_000_003  # stands where an epoch's number stands, so that every epoch is judged by the same noise
-
-
-@dataclass(frozen=True)
-class TileArrays:
-    """Tiles to learn from; arrays or memory maps, of which one batch at a time is read.
-
-    values: (N, C, H, W) float32, physical units. valid: (N, H, W) bool or uint8; what is not valid may hold anything.
-    """
-
-    values: np.ndarray
-    valid: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.values.ndim != 4 or self.valid.shape != (self.values.shape[0], *self.values.shape[2:]):
-            raise ShapeError(
-                f"tiles must be values (N, C, H, W) with valid (N, H, W), got {self.values.shape} "
-                f"and {self.valid.shape}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 @dataclass(frozen=True)

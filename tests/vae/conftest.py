@@ -11,7 +11,7 @@ from configs.schema import ModelSettings, ScoreSettings
 from vae.detector import Detector
 from vae.model import build
 from vae.normalisation import Normalisation
-from vae.training import TileArrays
+from vae.tiles import TileArrays
 
 
 @pytest.fixture(autouse=True, scope="session")

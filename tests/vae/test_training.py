@@ -9,7 +9,8 @@ import torch
 from configs.schema import ModelSettings, TrainSettings
 from tests.vae.conftest import make_normalisation, make_tiles
 from vae.errors import ShapeError
-from vae.training import Diverged, TileArrays, fit, turn
+from vae.tiles import TileArrays
+from vae.training import Diverged, fit, turn
 
 SMALL = ModelSettings(width=8, depth=2, latent_channels=4)
 FEW = TrainSettings(epochs=4, batch_size=16, device="cpu", kl_warmup=0.25)
