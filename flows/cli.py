@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -31,6 +32,8 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console(stderr=True)
+interrupted = Event()
+STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="TILEWATCH_CONFIG", help="YAML file of settings.")
@@ -201,7 +204,15 @@ def main() -> None:
     """Entry point of the `tilewatch` command."""
     # Ended in the ordinary way, so that Prefect's server of this run ends as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, _interrupt)
     app()
+
+
+def _interrupt(*_: object) -> None:
+    """Stop on Ctrl-C. The terminal sends it to Prefect's server as well, whose silence is then no failure."""
+    interrupted.set()
+    logging.disable(logging.CRITICAL)
+    raise KeyboardInterrupt
 
 
 def _run(
@@ -232,8 +243,10 @@ def _run(
     except ValidationError as error:
         _fail("; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors()), 2, as_json)
     except KeyboardInterrupt:
-        _fail("stopped; what is finished is kept, and the same command goes on from there", 130, as_json)
+        _fail(STOPPED, 130, as_json)
     except Exception as error:
+        if interrupted.is_set():
+            _fail(STOPPED, 130, as_json)
         if not isinstance(error, logs.EXPECTED):
             logging.getLogger(__name__).exception("unexpected failure")
         _fail(str(error), 1, as_json)
@@ -254,7 +267,8 @@ def _at_home(workspace: Workspace) -> None:
 
 
 def _fail(words: str, status: int, as_json: bool) -> NoReturn:
-    console.print(f"[bold red]{'wrong configuration' if status == 2 else 'failed'}:[/] ", end="")
+    kind = {2: "wrong configuration", 130: "interrupted"}.get(status, "failed")
+    console.print(f"[bold red]{kind}:[/] ", end="")
     console.print(words, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps({"error": words, "status": status}, ensure_ascii=False))
