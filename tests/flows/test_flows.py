@@ -155,6 +155,14 @@ def test_all_due_nights_are_caught_up_oldest_first_and_only_once(fresh_watch: Wa
     assert [record.night for record in done.nights] == list(DATES[28:31])
     assert min(DATES[28:31]) > CALIBRATE_END
 
+    # The history of the detector has one step a night.
+    settings, workspace = fresh_watch.open()
+    client, experiment = mlflow.MlflowClient(), tracking.connect(settings, workspace)
+    (history,) = client.search_runs([experiment], "tags.`tilewatch.kind` = 'history'")
+    for metric in ("flags", "drift/psi_B02", "drift/ks_B08", "drift/wasserstein_B04", "drift/score_shift"):
+        steps_seen = [point.step for point in client.get_metric_history(history.info.run_id, metric)]
+        assert steps_seen == [tracking.night_step(night) for night in DATES[28:31]]
+
     before = digests(fresh_watch.workspace, "scores", "reports", "catalog", "latents", "mlartifacts")
     again = nightly(fresh_watch, NightRequest(until=DATES[30]))
     assert again.nights == []
