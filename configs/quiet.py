@@ -11,9 +11,9 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    # Threads that wait for work sleep instead of spinning: on a machine that does other things as well, spinning made
-    # training up to ten times slower, and on an idle one sleeping costs nothing that could be measured.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # Threads that wait for work soon sleep instead of spinning: with other work on the same cores, spinning made training
+    # ten times slower and more. On an idle machine this costs a tenth (docs/performance.md).
+    "GOMP_SPINCOUNT": "1000",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
