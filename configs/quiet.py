@@ -11,8 +11,8 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    # Threads that wait for work soon sleep instead of spinning: with other work on the same cores, spinning made training
-    # ten times slower and more. On an idle machine this costs a tenth (docs/performance.md).
+    # Threads that wait for work soon sleep instead of spinning: with other work on the same cores, spinning made
+    # training ten times slower. On an idle machine this costs a tenth (docs/performance.md).
     "GOMP_SPINCOUNT": "1000",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
