@@ -1,4 +1,4 @@
-"""The command line. Exit status: 0 done, 1 the work failed, 2 wrong usage or configuration."""
+"""The command line. Exit status: 0 done, 1 the work failed, 2 wrong usage or configuration, 130 stopped by Ctrl-C."""
 
 from __future__ import annotations
 
