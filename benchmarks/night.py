@@ -16,7 +16,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -104,7 +103,7 @@ def measure(folder: Path, side: int, repetitions: int) -> dict[str, object]:
     def score() -> None:
         files = score_files(workspace, "v0", record)
         files.profile.unlink(missing_ok=True)
-        score_scene(replace(record), detector, "v0", settings, workspace)
+        score_scene(record, detector, "v0", settings, workspace)
 
     megabytes = side * side * (len(BANDS) + 1) * 2 / 1e6
     steps = {"bare read": bare_read, "ingest": ingest, "bare network": bare_network, "score": score}

@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 from prefect import flow
 
-from configs import Settings, Workspace
+from configs import Settings, SettingsError, Workspace
 from configs.workspace import safe_name
 from flows.ingest import IngestSummary, ingest_new
 from flows.parameters import NightRequest, TrainRequest, Watch
@@ -74,7 +74,7 @@ def nightly(watch: Watch, request: NightRequest | None = None) -> NightlySummary
             if retraining:
                 try:
                     trainings.append(train(watch, retraining))
-                except (NothingToTrain, VaeError) as error:
+                except (NothingToTrain, SettingsError, VaeError) as error:
                     log.warning("retraining after %s failed, %s goes on: %s", night.night, version, error)
                     failures[night.night.isoformat()] = str(error)
                     continue
