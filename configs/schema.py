@@ -22,17 +22,48 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+class StacSettings(Section):
+    """What to ask a STAC API for; a static catalog is walked, and its items are chosen in the same way."""
+
+    collections: tuple[str, ...] = Field((), description="Collections to search; none means all.")
+    max_cloud: float = Field(100.0, ge=0, le=100, description="Largest eo:cloud_cover, percent.")
+
+
 class SourceSettings(Section):
     """Where scenes lie, and how their names and numbers are read."""
 
-    root: Path = Field(Path("."), description="Folder that is searched for scenes.")
+    kind: Literal["files", "sentinel2", "landsat", "stac"] = Field(
+        "files",
+        description="Files found by `pattern`; Sentinel-2 products (SAFE folders and zips, L1C and L2A); Landsat "
+        "Collection 2 products (folders and tar files); or a STAC catalog or API.",
+    )
+    root: Path = Field(Path("."), description="Folder that is searched for scenes, or a static STAC catalog's file.")
+    url: str | None = Field(
+        None,
+        pattern=r"^(s3|https?)://",
+        description="In place of `root`: s3://bucket/prefix, or the address of a web folder (see `index`), of a STAC "
+        "API or of a static STAC catalog. Credentials come from the environment, never from here.",
+    )
+    index: str | None = Field(
+        None, description="For a web folder, which cannot be listed: a text file in it with one file name a line."
+    )
     pattern: str = Field(
         "{location}/{date:%Y-%m-%d}.tif",
-        description="Path of a file below `root`. Fields: {location}, {date:FORMAT} (UTC), {band} for one file a band; "
-        "`*` stands for anything within a name.",
+        description="For `files`: path of a file below `root`. Fields: {location}, {date:FORMAT} (UTC), {band} for one "
+        "file a band; `*` stands for anything within a name.",
+    )
+    extra: dict[str, str] = Field(
+        {}, description="For `files`: further files of a scene by band name, e.g. CLOUD: '{location}/{date}_cloud.tif'."
     )
     location: str | None = Field(
-        None, min_length=1, description="Name of the location when the pattern has no {location}."
+        None,
+        min_length=1,
+        description="Name of the location when nothing else tells it: neither names nor `locations`.",
+    )
+    since: date | None = Field(None, description="Scenes acquired before this date are left out.")
+    stac: StacSettings = StacSettings()
+    names: dict[str, str] = Field(
+        {}, description="What a band is called in the source where that differs, e.g. the STAC asset: {B04: red}."
     )
     bands: tuple[str, ...] = Field(
         ("B02", "B03", "B04", "B08"),
@@ -42,8 +73,19 @@ class SourceSettings(Section):
     band_names: tuple[str, ...] | None = Field(
         None, description="Names of a file's bands by position, for files without band descriptions."
     )
-    scale: float = Field(1e-4, gt=0, description="Stored number × scale + offset = physical value (reflectance 0–1).")
-    offset: float = Field(0.0, description="See `scale`, e.g. -0.1 for Sentinel-2 from processing baseline 04.00 on.")
+    scale: float | None = Field(
+        None,
+        gt=0,
+        description="Stored number × scale + offset = physical value (reflectance 0–1). Null: what the product "
+        "says, and 1e-4 for plain files.",
+    )
+    offset: float | None = Field(
+        None,
+        description="See `scale`, e.g. -0.1 for plain files of Sentinel-2 from baseline 04.00 on. Null: what "
+        "the product says, and 0 for plain files.",
+    )
+    retries: int = Field(5, ge=0, description="How often a remote read is tried again, waiting longer each time.")
+    timeout: float = Field(30, gt=0, description="Seconds without a byte after which a remote read is tried again.")
 
     @field_validator("pattern")
     @classmethod
@@ -62,9 +104,12 @@ class SourceSettings(Section):
 
     @model_validator(mode="after")
     def _location_is_known(self) -> SourceSettings:
-        if "{location}" not in self.pattern and self.location is None:
+        if self.kind == "files" and "{location}" not in self.pattern and self.location is None:
             raise ValueError("the pattern has no {location} field: set source.location to name the place")
         return self
+
+
+QualityBit = Literal["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "water"]
 
 
 class MaskSettings(Section):
@@ -85,6 +130,18 @@ class MaskSettings(Section):
     cloud_classes: tuple[int, ...] = Field(
         (3, 8, 9, 10), description="Classes that are counted as cloud or its shadow."
     )
+    qa_band: str | None = Field(None, description="Band with Landsat Collection 2 quality bits: QA_PIXEL.")
+    bad_bits: tuple[QualityBit, ...] = Field(
+        ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow"), description="Bits of `qa_band` to mask."
+    )
+    cloud_band: str | None = Field(
+        None, description="Band (or file, see `source.extra`) with a cloud mask or cloud probability."
+    )
+    cloud_above: float = Field(0.0, description="Stored numbers of `cloud_band` above this are cloud.")
+    cloud_model: Literal["ukis-csmask"] | None = Field(
+        None, description="Cloud and shadow by a network: needs `pip install 'tilewatch[clouds]'`."
+    )
+    dilate: float = Field(0.0, ge=0, le=5000, description="Cloud and shadow are grown by so many metres.")
 
 
 class GridSettings(Section):
@@ -94,14 +151,41 @@ class GridSettings(Section):
     resolution: float | None = Field(
         None, gt=0, description="Pixel size in units of the CRS; by default that of the finest band of the first scene."
     )
+    stride: int | None = Field(
+        None, ge=4, description="Pixels from one tile to the next; null is `tile_size`, less makes tiles overlap."
+    )
     tolerance: float = Field(
-        0.5,
+        0.05,
         ge=0,
-        description="How far a scene's corners may lie from its location's grid, in pixels of its coarsest band.",
+        le=0.5,
+        description="A scene whose pixels lie this close to those of the grid, in pixels, is shifted, not resampled.",
     )
-    on_mismatch: Literal["refuse", "warp"] = Field(
-        "refuse", description="A scene on another grid is quarantined, or warped (data bilinear, classes nearest)."
+    on_mismatch: Literal["warp", "refuse"] = Field(
+        "warp",
+        description="A scene on other pixels, or in another CRS, is warped (data bilinear, classes nearest), "
+        "or quarantined.",
     )
+
+
+class Area(Section):
+    """The grid of a location, given instead of taken from its first scene."""
+
+    crs: str = Field(description="Coordinate reference system, e.g. EPSG:32631.")
+    bounds: tuple[float, float, float, float] = Field(description="Left, bottom, right, top in units of the CRS.")
+    resolution: float = Field(gt=0, description="Pixel size in units of the CRS; it divides width and height.")
+
+    @model_validator(mode="after")
+    def _has_whole_pixels(self) -> Area:
+        left, bottom, right, top = self.bounds
+        if left >= right or bottom >= top:
+            raise ValueError(f"the bounds {self.bounds} are not left, bottom, right, top")
+        for name, length in (("width", right - left), ("height", top - bottom)):
+            pixels = length / self.resolution
+            if abs(pixels - round(pixels)) > 1e-6 * pixels:
+                raise ValueError(
+                    f"the {name} of {length:g} is {pixels:.6g} pixels of {self.resolution:g}: make it whole"
+                )
+        return self
 
 
 class NormaliseSettings(Section):
@@ -112,6 +196,9 @@ class NormaliseSettings(Section):
     )
     percentiles: tuple[float, float] = Field((0.5, 99.5), description="For `percentile`: the two percentiles.")
     range: tuple[float, float] = Field((0.0, 1.0), description="For `range`: physical values mapped to -1 and 1.")
+    ranges: dict[str, tuple[float, float]] = Field(
+        {}, description="Bands with a fixed range of their own, whatever the method, e.g. {B04: [0, 0.3]}."
+    )
     log: bool = Field(True, description="Take the logarithm of the physical value first: surfaces differ by factors.")
     clip: float = Field(3.0, ge=1, description="Normalised values are clipped to ± this.")
 
@@ -125,6 +212,26 @@ class NormaliseSettings(Section):
         return self
 
 
+class ReferenceSettings(Section):
+    """What a location normally looks like: a median of its last clear scenes."""
+
+    scenes: int = Field(6, ge=1, le=50, description="The last so many clear scenes.")
+    seasonal: int = Field(3, ge=0, le=50, description="And so many of earlier years, of the same season.")
+    season_days: int = Field(20, ge=1, le=183, description="How far from the day of the year a season reaches.")
+    min_valid: Fraction = Field(0.5, description="A scene with a smaller share of usable pixels is not clear.")
+    max_age: int = Field(400, ge=1, description="Days after which a scene is no longer one of the last.")
+
+
+class AlignmentSettings(Section):
+    """How a reference is brought to a scene's radiometry, and the scene to the reference's place."""
+
+    min_pixels: int = Field(500, ge=50, description="With fewer pixels valid in both, nothing is fitted.")
+    max_pixels: int = Field(200_000, ge=1000, description="Pixels that are fitted: more are thinned evenly.")
+    max_gain: float = Field(3.0, gt=1, description="A band gain beyond this, or below its inverse, is not trusted.")
+    max_shift: float = Field(3.0, ge=0, description="Shifts of up to so many pixels are corrected; 0 corrects none.")
+    min_shift: float = Field(0.2, ge=0, description="Smaller shifts are left as they are: resampling costs more.")
+
+
 class ValidationSettings(Section):
     """Checks of every scene before it is used. A failed critical check quarantines the scene, never the run."""
 
@@ -134,10 +241,14 @@ class ValidationSettings(Section):
         0.5, ge=0, description="How far a band's 2–98 % range may leave that of training, as a share of its width."
     )
     max_value: float = Field(2.0, gt=0, description="Largest plausible physical value of a band's 98th percentile.")
+    max_negative: Fraction = Field(
+        0.25, description="Largest share of negative pixels in a band: more, and an offset was applied twice."
+    )
     valid_fraction: Severity = "warning"
     cloud_fraction: Severity = "info"
     range_vs_training: Severity = "warning"
     plausible: Severity = "critical"
+    negative: Severity = "critical"
     finite: Severity = "critical"
     duplicate_tiles: Severity = "critical"
     future_date: Severity = "critical"
@@ -279,9 +390,12 @@ class Settings(Section):
     source: SourceSettings = SourceSettings(location="here")
     masks: MaskSettings = MaskSettings()
     grid: GridSettings = GridSettings()
+    locations: dict[str, Area] = Field({}, description="Places with a grid of their own, by name; others need none.")
     normalise: NormaliseSettings = NormaliseSettings()
     validation: ValidationSettings = ValidationSettings()
     split: SplitSettings = SplitSettings()
+    reference: ReferenceSettings = ReferenceSettings()
+    alignment: AlignmentSettings = AlignmentSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     score: ScoreSettings = ScoreSettings()

@@ -66,6 +66,6 @@ def ingest_new(
         unchanged=plan.unchanged,
         quarantined={result.scene_id: result.reason for result in results if result.reason is not None},
         quarantined_before=plan.quarantined,
-        skipped={str(path): reason for path, reason in plan.skipped},
+        skipped=dict(plan.skipped),
         tiles=sum(result.tiles for result in results),
     )

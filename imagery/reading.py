@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +22,7 @@ from rasterio.windows import Window
 from configs.schema import GridSettings, MaskSettings, SourceSettings
 from imagery.errors import SceneMismatch, SceneUnreadable
 from imagery.grid import Grid, grid_of
-from imagery.sources import Scene
+from imagery.sources.scene import Scene
 
 # Only these may open anything: an indirect format (VRT, WMS, …) could point at any file or address.
 DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG"}
@@ -109,7 +110,7 @@ class SceneReader:
         data, all_border = np.ones(shape, bool), np.ones(shape, bool)
         for channel, band in enumerate(self._source.bands):
             stored, has_data = self._read_band(band, window)
-            values[channel] = stored * np.float32(self._source.scale) + np.float32(self._source.offset)
+            values[channel] = stored * np.float32(self._source.scale or 1e-4) + np.float32(self._source.offset or 0)
             values[channel][~has_data] = np.nan
             data &= has_data
             all_border &= stored == self._masks.border
@@ -141,7 +142,8 @@ class SceneReader:
     def _open(self, wanted: list[str]) -> dict[str, _Band]:
         """The band of each name."""
         bands: dict[str, _Band] = {}
-        for name, path in self.scene.files:
+        for file in self.scene.files:
+            name, path = file.band, Path(file.path)
             if name and name not in wanted:
                 continue
             driver = DRIVERS.get(path.suffix.lower(), DEFAULT_DRIVER)

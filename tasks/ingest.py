@@ -7,14 +7,14 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 from configs import Settings, Workspace
-from imagery.catalog import Catalog, SceneRecord, survey
+from imagery.catalog import Catalog, SceneRecord
 from imagery.errors import ImageryError, SceneEmpty
 from imagery.quarantine import Quarantine
 from imagery.reading import SceneReader
 from imagery.sources import Scene, find_scenes
+from imagery.survey import survey
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class IngestPlan:
     scenes: tuple[Scene, ...]
     unchanged: int
     quarantined: int
-    skipped: tuple[tuple[Path, str], ...]
+    skipped: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def usable_scenes(settings: Settings, workspace: Workspace) -> list[SceneRecord]
 def trainable_scenes(settings: Settings, workspace: Workspace) -> list[SceneRecord]:
     """Those whose files are still there: an archive may keep only the last months."""
     scenes = usable_scenes(settings, workspace)
-    present = [record for record in scenes if all(path.exists() for _, path in record.files)]
+    present = [record for record in scenes if all(file.local is None or file.local.exists() for file in record.files)]
     if len(present) < len(scenes):
         log.warning(
             "%d scenes of the catalog are no longer in the archive and are left out", len(scenes) - len(present)

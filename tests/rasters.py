@@ -17,7 +17,7 @@ from configs import Settings
 from configs.schema import GridSettings, MaskSettings, SourceSettings
 from imagery.grid import Grid
 from imagery.reading import Pixels, SceneReader
-from imagery.sources import Scene
+from imagery.sources import Scene, SceneFile
 
 UTM = "EPSG:32634"
 WEST, NORTH = 500_000.0, 5_200_000.0
@@ -114,8 +114,8 @@ def _some(missing: NDArray[np.bool_] | None, like: NDArray[Any]) -> NDArray[np.b
 
 def scene_of(files: Path | Mapping[str, Path], location: str = "here", acquired: datetime = DAY) -> Scene:
     """A scene of one file with several bands, or of one file a band."""
-    pairs = tuple(files.items()) if isinstance(files, Mapping) else (("", files),)
-    return Scene(location, acquired, pairs)
+    pairs = files.items() if isinstance(files, Mapping) else [("", files)]
+    return Scene(location, acquired, tuple(SceneFile(band, str(path)) for band, path in pairs))
 
 
 def source_settings(bands: Sequence[str] = BANDS, **values: Any) -> SourceSettings:

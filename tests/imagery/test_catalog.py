@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from configs import Workspace
 from configs.schema import MaskSettings
-from imagery.catalog import Catalog, SceneRecord, scene_file, survey
+from imagery.catalog import Catalog, SceneRecord, scene_file
 from imagery.grid import Grid
-from imagery.sources import Scene
+from imagery.sources import Scene, SceneFile
 from imagery.statistics import BandStats
+from imagery.survey import survey
 from tests.rasters import DAY, NORTH, UTM, WEST, ground, open_scene, read_scene, source_settings, write_raster
 
 BANDS = ("B02", "B08")
@@ -126,7 +127,7 @@ def record_of(path: Path, found, location: str = "here", number: int = 1) -> Sce
         location=location,
         acquired=DAY,
         number=number,
-        files=(("", path),),
+        files=(SceneFile("", str(path)),),
         stamp=("a 1 2",),
         fingerprint="f00",
         key="k1",

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from configs.schema import MaskSettings
 from imagery.errors import SceneMismatch
-from imagery.sources import Scene
+from imagery.sources import Scene, SceneFile
 from tests.rasters import (
     BANDS,
     DAY,
@@ -277,7 +277,7 @@ def test_two_files_for_the_same_band_are_refused_rather_than_one_of_them_chosen(
         write_raster(tmp_path / f"{name}.tif", ground(bands=("B02",), seed=seed))
         for name, seed in (("v1", 0), ("v2", 1))
     )
-    scene = Scene("here", DAY, (("B02", one), ("B02", other)))
+    scene = Scene("here", DAY, (SceneFile("B02", str(one)), SceneFile("B02", str(other))))
 
     message = refusal(scene, source_settings(("B02",)))
 

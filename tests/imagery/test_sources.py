@@ -12,7 +12,7 @@ import pytest
 from configs import load_settings
 from configs.schema import SourceSettings
 from imagery.errors import ImageryError
-from imagery.sources import Listing, find_scenes
+from imagery.sources import Listing, SceneFile, find_scenes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -39,7 +39,7 @@ def test_one_file_a_scene(tmp_path: Path) -> None:
     found = listing(root, "{location}/{date:%Y-%m-%d}.tif")
 
     assert ids(found) == ["paris/2016-11-30", "pisa/2016-12-01", "paris/2017-01-02"]
-    assert found.scenes[0].files == (("", root / "paris/2016-11-30.tif"),)
+    assert found.scenes[0].files == (SceneFile("", str(root / "paris/2016-11-30.tif")),)
     assert found.scenes[0].acquired == datetime(2016, 11, 30, tzinfo=UTC)
     assert found.skipped == ()
 
@@ -52,7 +52,7 @@ def test_one_file_a_band(tmp_path: Path) -> None:
     found = listing(root, "{location}/{date:%Y-%m-%d}/{band}.tif")
 
     assert ids(found) == ["paris/2016-11-30", "paris/2017-01-02"]
-    assert [band for band, _ in found.scenes[0].files] == ["B02", "B8A"]
+    assert [file.band for file in found.scenes[0].files] == ["B02", "B8A"]
 
 
 def test_a_star_stands_for_anything_within_a_name(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_star_stands_for_anything_within_a_name(tmp_path: Path) -> None:
     found = listing(root, "{location}_{date:%Y%m%dT%H%M%S}_{band}_*.jp2")
 
     assert ids(found) == ["T29UNU/2022-01-18T112401Z"]
-    assert [band for band, _ in found.scenes[0].files] == ["B02", "SCL"]
+    assert [file.band for file in found.scenes[0].files] == ["B02", "SCL"]
 
 
 def test_a_name_with_several_dates_is_read_as_the_landsat_preset_means_it(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_file_whose_date_cannot_be_read_is_listed_as_skipped_with_the_reason(t
     found = listing(root, "{location}/{date:%Y-%m-%d}.tif")
 
     assert ids(found) == ["paris/2020-02-29"]
-    skipped = {path.name: reason for path, reason in found.skipped}
+    skipped = {Path(path).name: reason for path, reason in found.skipped}
     assert set(skipped) == {"2021-02-29.tif", "latest.tif"}
     assert "2021-02-29" in skipped["2021-02-29.tif"]
     assert "%Y-%m-%d" in skipped["2021-02-29.tif"]
@@ -124,7 +124,7 @@ def test_several_files_of_one_location_and_time_are_numbered(tmp_path: Path) -> 
     found = listing(root, "{location}/{date:%Y-%m-%d}_*.tif")
 
     assert ids(found) == ["a/2020-01-01", "a/2020-01-01/2", "a/2020-01-02"]
-    assert found.scenes[1].files[0][1].name == "2020-01-01_south.tif"
+    assert Path(found.scenes[1].files[0].path).name == "2020-01-01_south.tif"
 
 
 def test_times_that_differ_by_less_than_a_second_are_scenes_of_their_own_too(tmp_path: Path) -> None:
@@ -212,12 +212,13 @@ def test_a_stamp_changes_with_size_and_time_and_a_fingerprint_with_content_alone
     (scene,) = listing(root, "{location}/{date:%Y-%m-%d}.tif").scenes
     stamp, fingerprint = scene.stamp, scene.fingerprint()
 
-    os.utime(scene.files[0][1], (1, 1))
+    path = Path(scene.files[0].path)
+    os.utime(path, (1, 1))
     assert scene.stamp != stamp
     assert scene.fingerprint() == fingerprint
 
-    content = scene.files[0][1].read_bytes()
-    scene.files[0][1].write_bytes(content[::-1])
+    content = path.read_bytes()
+    path.write_bytes(content[::-1])
     assert scene.fingerprint() != fingerprint
 
 

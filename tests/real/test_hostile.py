@@ -17,15 +17,15 @@ import json, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from configs import Workspace
-from imagery.sources import Scene
+from imagery.sources import Scene, SceneFile
 from tasks.ingest import ingest_scene, settle_grids
 from tests.rasters import watch_settings
 
 settings = watch_settings(Path("."), source={"bands": ("B1",)}, grid={"tile_size": 64})
 workspace = Workspace(Path(sys.argv[1]))
 for number, name in enumerate(sys.stdin.read().splitlines()):
-    for files in ((("B1", Path(name)),), (("", Path(name)),)):  # as one of several files, and as the only one
-        scene = Scene(f"{number}{'b' if files[0][0] else ''}", datetime(2020, 1, 1, tzinfo=UTC), files)
+    for files in ((SceneFile("B1", name),), (SceneFile("", name),)):  # as one of several files, and as the only one
+        scene = Scene(f"{number}{'b' if files[0].band else ''}", datetime(2020, 1, 1, tzinfo=UTC), files)
         try:
             settle_grids([scene], settings, workspace)
             outcome = ingest_scene(scene, settings, workspace).reason

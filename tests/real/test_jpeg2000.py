@@ -38,7 +38,7 @@ def test_the_granule_is_read_with_its_classes_and_its_offset(shared: Callable[[s
     assert quarantined == {}
     assert record.location == "T29UNU"
     raw = {}
-    for band, path in record.files:
+    for band, path in ((file.band, file.path) for file in record.files):
         with rasterio.open(path) as dataset:
             assert dataset.driver == "JP2OpenJPEG"
             raw[band] = dataset.read(1)

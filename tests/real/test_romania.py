@@ -28,8 +28,8 @@ def watch(
 
 def raw(record: SceneRecord) -> tuple[np.ndarray, np.ndarray]:
     """Stored numbers of the four bands and of SCL, as rasterio reads them."""
-    ((_, path),) = record.files
-    with rasterio.open(path) as dataset:
+    (file,) = record.files
+    with rasterio.open(file.path) as dataset:
         assert dataset.descriptions == ("B02", "B03", "B04", "B08", "SCL")
         pixels = dataset.read()
     return pixels[:4], pixels[4]

@@ -1,17 +1,16 @@
-"""Sources: how scenes are found. A source lists scenes; `imagery.reading` opens them."""
+"""Scenes as files whose names tell place, date and band."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from configs.schema import SourceSettings
-from configs.workspace import time_name
 from imagery.errors import ImageryError
+from imagery.sources.scene import Listing, Scene, SceneFile
+from imagery.sources.storage import Storage
 
 NOT_UTF8 = "its name is not valid UTF-8: rename it"
 DIRECTIVES = {
@@ -30,109 +29,53 @@ DIRECTIVES = {
 FIELD = re.compile(r"\{(?P<name>\w+)(?::(?P<format>[^}]*))?\}|\*")
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One acquisition of one location at one time.
-
-    Attributes:
-        location: Name of the place.
-        acquired: Time of acquisition, UTC.
-        files: The files, by band name; a file that holds several bands has the name "".
-        number: Counts scenes of the same location and time, from 1.
-    """
-
-    location: str
-    acquired: datetime
-    files: tuple[tuple[str, Path], ...]
-    number: int = 1
-
-    @property
-    def scene_id(self) -> str:
-        """`<location>/<acquired>[/<n>]`."""
-        return f"{self.location}/{time_name(self.acquired)}" + (f"/{self.number}" if self.number > 1 else "")
-
-    @property
-    def stamp(self) -> tuple[str, ...]:
-        """Name, size and modification time of each file: a cheap sign that nothing changed."""
-        return tuple(_stamp(path) for _, path in self.files)
-
-    def fingerprint(self) -> str:
-        """A digest of the content of the files, whatever their names and dates."""
-        digest = hashlib.blake2b(digest_size=16)
-        for band, path in self.files:
-            digest.update(f"{band}:{path.stat().st_size};".encode())
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The scenes below a folder, and the files that look like scenes but have no readable date."""
-
-    scenes: tuple[Scene, ...]
-    skipped: tuple[tuple[Path, str], ...]
-
-
-def find_scenes(source: SourceSettings) -> Listing:
-    """List the scenes below `source.root` whose paths match `source.pattern`, oldest first.
+def find_by_pattern(source: SourceSettings, storage: Storage) -> Listing:
+    """List the scenes whose names match `source.pattern`, oldest first.
 
     Numbers in dates are expected with their leading zeros; where a name could be read in several ways, the reading that
     gives a date is taken.
 
     Raises:
-        ImageryError: The folder does not exist, or the pattern cannot be read.
+        ImageryError: The pattern cannot be read.
 
     Example:
         A pattern `{location}/{date:%Y-%m-%d}/{band}.tif` reads `paris/2016-11-30/B02.tif` as band B02 of the scene
         `paris/2016-11-30`.
     """
-    if not source.root.is_dir():
-        raise ImageryError(f"the folder of scenes {source.root} does not exist: set source.root")
     pattern = _compile(source.pattern)
-    files: dict[tuple[datetime, str], list[tuple[str, Path]]] = defaultdict(list)
+    files: dict[tuple[datetime, str], list[SceneFile]] = defaultdict(list)
     skipped = []
-    for path in sorted(source.root.glob(pattern.glob)):
-        if not path.is_file():
-            continue
-        name = path.relative_to(source.root).as_posix()
-        if not _is_utf8(name):
+    for stored in storage.files(pattern.glob):
+        if not _is_utf8(stored.name):
             skipped.append(
-                (Path(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")), NOT_UTF8)
+                (stored.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), NOT_UTF8)
             )
             continue
-        match = pattern.strict.fullmatch(name)
+        match = pattern.strict.fullmatch(stored.name)
         try:
             acquired = datetime.strptime(match["date"] if match else "", pattern.date_format)
         except ValueError:
-            resembling = pattern.loose.fullmatch(name)
+            resembling = pattern.loose.fullmatch(stored.name)
             if resembling:
                 wrong = match["date"] if match else resembling["date"]
-                skipped.append((path, f"{wrong!r} is not a date of the form {pattern.date_format}"))
+                reason = f"{wrong!r} is not a date of the form {pattern.date_format}"
+                skipped.append((storage.address(stored.name), reason))
             continue
         fields = match.groupdict() if match else {}
         acquired = acquired.replace(tzinfo=UTC) if acquired.tzinfo is None else acquired.astimezone(UTC)
         location = fields.get("location") or source.location or ""
-        files[acquired, location].append((fields.get("band") or "", path))
+        file = SceneFile(fields.get("band") or "", storage.address(stored.name), stamp=stored.stamp)
+        files[acquired, location].append(file)
     scenes = [
         scene for (acquired, location), found in sorted(files.items()) for scene in _scenes(location, acquired, found)
     ]
     return Listing(tuple(scenes), tuple(skipped))
 
 
-def _stamp(path: Path) -> str:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return f"{path} is gone"
-    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
-
-
-def _scenes(location: str, acquired: datetime, found: list[tuple[str, Path]]) -> list[Scene]:
+def _scenes(location: str, acquired: datetime, found: list[SceneFile]) -> list[Scene]:
     """One scene of all files with a band name, and one of each file without."""
-    by_band = tuple((band, path) for band, path in found if band)
-    groups = [(item,) for item in found if not item[0]] + ([by_band] if by_band else [])
+    by_band = tuple(file for file in found if file.band)
+    groups = [(file,) for file in found if not file.band] + ([by_band] if by_band else [])
     return [Scene(location, acquired, group, number) for number, group in enumerate(groups, start=1)]
 
 
