@@ -127,9 +127,9 @@ class MaskSettings(Section):
         (0, 1, 3, 8, 9, 10, 11),
         description="Classes to mask: nodata, defective, shadow, cloud, cirrus, snow (Sentinel-2 SCL).",
     )
-    cloud_classes: tuple[int, ...] = Field(
-        (3, 8, 9, 10), description="Classes that are counted as cloud or its shadow."
-    )
+    cloud_classes: tuple[int, ...] = Field((8, 9, 10), description="Bad classes that are counted as cloud.")
+    shadow_classes: tuple[int, ...] = Field((3,), description="Bad classes that are counted as shadow of a cloud.")
+    snow_classes: tuple[int, ...] = Field((11,), description="Bad classes that are counted as snow.")
     qa_band: str | None = Field(None, description="Band with Landsat Collection 2 quality bits: QA_PIXEL.")
     bad_bits: tuple[QualityBit, ...] = Field(
         ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow"), description="Bits of `qa_band` to mask."
@@ -138,8 +138,10 @@ class MaskSettings(Section):
         None, description="Band (or file, see `source.extra`) with a cloud mask or cloud probability."
     )
     cloud_above: float = Field(0.0, description="Stored numbers of `cloud_band` above this are cloud.")
-    cloud_model: Literal["ukis-csmask"] | None = Field(
-        None, description="Cloud and shadow by a network: needs `pip install 'tilewatch[clouds]'`."
+    cloud_model: Literal["ukis-csmask-l1c", "ukis-csmask-l2a"] | None = Field(
+        None,
+        description="Cloud and shadow by a network, for top-of-atmosphere (l1c) or surface (l2a) reflectance: needs "
+        "`pip install 'tilewatch[clouds]'`.",
     )
     dilate: float = Field(0.0, ge=0, le=5000, description="Cloud and shadow are grown by so many metres.")
 

@@ -9,14 +9,21 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.transform import Affine
 from rasterio.windows import Window
-from shapely import Polygon, polygons
 
+from configs.schema import Area
 from imagery.errors import SceneMismatch
+from imagery.footprints import outlines
+
+TileTable = dict[str, NDArray[np.int64]]  # row_off, col_off, height, width
+
+METRES_PER_DEGREE = 111_195.0  # of the sphere with the mean radius of the Earth, 6371 km
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,13 @@ class Tile:
 
     def tile_id(self, location: str) -> str:
         """`<location>-r<row>-c<column>`, in pixels of the location's grid."""
-        return f"{location}-r{self.row_off:05d}-c{self.col_off:05d}"
+        return tile_ids(location, [self.row_off], [self.col_off])[0]
+
+
+def tile_ids(location: str, rows: ArrayLike, columns: ArrayLike) -> list[str]:
+    """The `tile_id` of many tiles, by their `row_off` and `col_off`."""
+    offsets = zip(np.asarray(rows).tolist(), np.asarray(columns).tolist(), strict=True)
+    return [f"{location}-r{row:05d}-c{column:05d}" for row, column in offsets]
 
 
 @dataclass(frozen=True)
@@ -71,33 +84,97 @@ class Grid:
         """Pixel width in units of the CRS."""
         return self.transform[0]
 
+    @property
+    def metres_per_pixel(self) -> float:
+        """Pixel height in metres; of degrees, along a meridian of the mean Earth."""
+        crs = CRS.from_string(self.crs)
+        metres = METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
+        return self.resolution * float(metres)
+
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Grid:
         """From the dictionary `dataclasses.asdict` makes, read back from JSON."""
         a, b, c, d, e, f = record["transform"]
         return cls(record["crs"], (a, b, c, d, e, f), record["width"], record["height"])
 
-    def tiles(self, size: int) -> list[Tile]:
-        """Tiles of `size` pixels that cover the grid once, row by row; those at the far edges may be smaller."""
-        return [tile for strip in self.strips(size) for tile in strip]
+    @classmethod
+    def of_area(cls, area: Area) -> Grid:
+        """The grid that settings give a location.
 
-    def strips(self, size: int) -> Iterator[list[Tile]]:
-        """Rows of tiles, top to bottom: what is read at once."""
-        for row in range(0, self.height, size):
-            height = min(size, self.height - row)
-            yield [Tile(row, col, height, min(size, self.width - col)) for col in range(0, self.width, size)]
+        Raises:
+            SceneMismatch: A coordinate reference system that is unknown, or has no place on Earth.
+        """
+        try:
+            code = _code(CRS.from_user_input(area.crs))
+        except CRSError as error:
+            raise SceneMismatch(f"{area.crs!r} is no coordinate reference system: {error}") from None
+        if not _on_earth(code):
+            raise SceneMismatch(f"the coordinate reference system {area.crs!r} has no place on Earth")
+        left, bottom, right, top = area.bounds
+        size = area.resolution
+        return cls(code, (size, 0.0, left, 0.0, -size, top), round((right - left) / size), round((top - bottom) / size))
+
+    def tiles(self, size: int, stride: int | None = None) -> list[Tile]:
+        """Tiles of `size` pixels that cover the grid, row by row, one each `stride` pixels; see `tile_table`."""
+        return [Tile(*window) for window in _windows(self.tile_table(size, stride)).tolist()]
+
+    def tile_table(self, size: int, stride: int | None = None) -> TileTable:
+        """The windows of all tiles, in the order of `tiles`.
+
+        Tiles begin at multiples of the stride and are clipped at the far edges. No tile lies within another one: where
+        tiles overlap, the last one of a row is the first that reaches the edge.
+
+        Args:
+            size: Side of a tile, pixels.
+            stride: From one tile to the next, pixels; None is `size`: each pixel lies in one tile.
+
+        Returns:
+            `row_off`, `col_off`, `height`, `width` as (N,) integers.
+
+        Raises:
+            ValueError: A stride that leaves gaps.
+        """
+        tops, lefts = _starts(self.height, size, stride), _starts(self.width, size, stride)
+        rows, columns = np.repeat(tops, len(lefts)), np.tile(lefts, len(tops))
+        heights, widths = np.minimum(size, self.height - rows), np.minimum(size, self.width - columns)
+        return {"row_off": rows, "col_off": columns, "height": heights, "width": widths}
+
+    def strips(self, size: int, stride: int | None = None) -> Iterator[list[Tile]]:
+        """Rows of tiles, top to bottom: what is read at once. Strips overlap as tiles do."""
+        columns = len(_starts(self.width, size, stride))
+        tiles = self.tiles(size, stride)
+        for first in range(0, len(tiles), columns):
+            yield tiles[first : first + columns]
 
     def strip_window(self, strip: list[Tile]) -> Window:
         """The window of a row of tiles, over the whole width."""
         return Window(0, strip[0].row_off, self.width, strip[0].height)
 
-    def footprints(self, tiles: list[Tile]) -> gpd.GeoSeries:
-        """Outlines of tiles in EPSG:4326 (longitude, latitude), in the order given."""
-        corners = np.array([_corners(tile) for tile in tiles], dtype=float).reshape(-1, 4, 2)
+    def footprints(self, tiles: list[Tile] | TileTable) -> gpd.GeoSeries:
+        """Outlines of tiles in EPSG:4326 (longitude, latitude), in the order given; see `imagery.footprints`."""
+        boxes = self.boxes(_windows(tiles))
+        return gpd.GeoSeries(outlines(boxes, self.crs, min(self.transform[0], -self.transform[4])), crs="EPSG:4326")
+
+    def boxes(self, windows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N, 4) left, bottom, right, top in units of the CRS of windows (N, 4): row_off, col_off, height, width."""
+        row, column, height, width = windows.T
         a, _, c, _, e, f = self.transform
-        corners = corners * (a, e) + (c, f)
-        outlines: list[Polygon] = list(polygons(corners))
-        return gpd.GeoSeries(outlines, crs=self.crs).to_crs("EPSG:4326")
+        return np.stack([c + a * column, f + e * (row + height), c + a * (column + width), f + e * row], axis=1)
+
+
+def _windows(tiles: list[Tile] | TileTable) -> NDArray[np.int64]:
+    """(N, 4): row_off, col_off, height, width."""
+    if isinstance(tiles, dict):
+        return np.stack([tiles[name] for name in ("row_off", "col_off", "height", "width")], axis=1)
+    return np.array([(tile.row_off, tile.col_off, tile.height, tile.width) for tile in tiles], int).reshape(-1, 4)
+
+
+def _starts(length: int, size: int, stride: int | None) -> NDArray[np.int64]:
+    """Where tiles begin along one side of the grid."""
+    step = stride or size
+    if not 0 < step <= size:
+        raise ValueError(f"tiles of {size} pixels every {step} pixels leave gaps: use a stride of 1 to {size}")
+    return np.arange(0, max(1, length - size + step), step)
 
 
 def grid_of(crs: CRS | None, transform: Affine, width: int, height: int, resolution: float | None, name: str) -> Grid:
@@ -112,14 +189,20 @@ def grid_of(crs: CRS | None, transform: Affine, width: int, height: int, resolut
         name: The file, for messages.
 
     Raises:
-        SceneMismatch: No CRS, or a geotransform that is absent, rotated or south-up.
+        SceneMismatch: No CRS, or a geotransform that is absent, rotated or mirrored. One that is south-up gives the
+            north-up grid of the same pixels.
     """
     if crs is None:
         raise SceneMismatch(f"{name} has no coordinate reference system: add it with `gdal_edit.py -a_srs EPSG:… FILE`")
-    if transform.is_identity or transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+    if transform.is_identity:
+        raise SceneMismatch(f"{name} has no geotransform: give it a place first with `gdal_edit.py` or `gdalwarp`")
+    if transform.b or transform.d or transform.a <= 0 or transform.e == 0:
         raise SceneMismatch(
-            f"{name} is not a north-up raster (geotransform {tuple(transform)[:6]}): warp it first with `gdalwarp`"
+            f"{name} is rotated or mirrored (geotransform {tuple(transform)[:6]}), so it cannot define the grid of its "
+            "location: set `locations.<name>`, onto which it is then warped, or warp it first with `gdalwarp`"
         )
+    if transform.e > 0:  # stored from south to north
+        transform = Affine(transform.a, 0, transform.c, 0, -transform.e, transform.f + height * transform.e)
     if resolution is not None:
         columns, rows = width * transform.a / resolution, height * -transform.e / resolution
         width, height = max(1, round(columns)), max(1, round(rows))
@@ -144,9 +227,3 @@ def _on_earth(code: str) -> bool:
     except ProjError:
         return False
     return True
-
-
-def _corners(tile: Tile) -> list[tuple[int, int]]:
-    left, top = tile.col_off, tile.row_off
-    right, bottom = left + tile.width, top + tile.height
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]

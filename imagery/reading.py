@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError, RasterioIOError
-from rasterio.io import DatasetReader
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from configs.schema import GridSettings, MaskSettings, SourceSettings
-from imagery.errors import SceneMismatch, SceneUnreadable
+from imagery import masks as masking
+from imagery.clouds import CloudModel
+from imagery.errors import SceneMismatch
 from imagery.grid import Grid, grid_of
+from imagery.masks import CLOUDY, EMPTY, Cause, Causes
+from imagery.opening import open_bands
+from imagery.placement import PlacedBand, Shift, Stored, place
 from imagery.sources.scene import Scene
-
-# Only these may open anything: an indirect format (VRT, WMS, …) could point at any file or address.
-DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG"}
-DEFAULT_DRIVER = "GTiff"
+from imagery.sources.storage import gdal_options
 
 
 @dataclass(frozen=True)
@@ -35,28 +30,45 @@ class Pixels:
 
     Attributes:
         values: (C, H, W) float32, physical units; NaN where there is no number.
-        valid: (H, W) bool, True where the pixel counts: data in every band, and no bad class.
-        data: (H, W) bool, True where every band has data, cloudy or not.
-        cloud: (H, W) bool, True where the classification says cloud or its shadow.
+        causes: (H, W) uint8, why a pixel does not count (`imagery.masks.Cause`); 0 when it does.
     """
 
     values: NDArray[np.float32]
-    valid: NDArray[np.bool_]
-    data: NDArray[np.bool_]
-    cloud: NDArray[np.bool_]
+    causes: Causes
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(H, W) True where the pixel counts: data in every band, and nothing against it."""
+        return self.causes == Cause.VALID
+
+    @property
+    def data(self) -> NDArray[np.bool_]:
+        """(H, W) True where every band has data, cloudy or not."""
+        return ~np.isin(self.causes, EMPTY)
+
+    @property
+    def cloud(self) -> NDArray[np.bool_]:
+        """(H, W) True where cloud or its shadow was masked."""
+        return np.isin(self.causes, CLOUDY)
 
 
 @dataclass(frozen=True)
-class _Band:
-    """A band of an open dataset, and the index of the alpha band beside it, if there is one."""
+class StoredPixels:
+    """A window of a scene as its files hold it.
 
-    dataset: DatasetReader | WarpedVRT
-    index: int
-    alpha: int | None
+    Attributes:
+        bands: (H, W) stored numbers of each band, each in its own type.
+        has_data: (H, W) bool of each band; None where it has data everywhere.
+        causes: (H, W) uint8, why a pixel does not count; 0 when it does.
+    """
+
+    bands: tuple[Stored, ...]
+    has_data: tuple[NDArray[np.bool_] | None, ...]
+    causes: Causes
 
 
 class SceneReader:
-    """A scene opened on a grid. A context manager; not shared between threads.
+    """A scene opened on a grid. A context manager; used by the thread that made it.
 
     Args:
         scene: What to open.
@@ -64,10 +76,12 @@ class SceneReader:
         masks: What does not count.
         grid: Settings of grids: resolution, and how far a scene may lie off.
         location_grid: The location's grid; None when this scene defines it.
+        shift: (rows, columns) that the scene is moved by before it is brought onto the grid, pixels of the grid,
+            positive down and right: what `imagery.registration` found.
 
     Raises:
         SceneUnreadable: A file that cannot be opened.
-        SceneMismatch: A band is missing, or the scene does not lie on the location's grid.
+        SceneMismatch: A band is missing, or the scene does not fit the location's grid.
     """
 
     def __init__(
@@ -77,16 +91,24 @@ class SceneReader:
         masks: MaskSettings,
         grid: GridSettings,
         location_grid: Grid | None = None,
+        shift: Shift = (0.0, 0.0),
     ) -> None:
         self.scene, self._source, self._masks = scene, source, masks
         self._stack = ExitStack()
         try:
-            wanted = [*source.bands, *([masks.class_band] if masks.class_band else [])]
-            opened = self._open(wanted)
-            finest = min((opened[band].dataset for band in source.bands), key=lambda dataset: dataset.res[0])
-            own = grid_of(finest.crs, finest.transform, finest.width, finest.height, grid.resolution, finest.name)
-            self.grid = location_grid or own
-            self._bands = {name: self._on_grid(band, name == masks.class_band, grid) for name, band in opened.items()}
+            self._stack.enter_context(rasterio.Env(**gdal_options(source)))
+            class_bands = [name for name in (masks.class_band, masks.qa_band, masks.cloud_band) if name]
+            bands = open_bands(scene, source, [*source.bands, *class_bands], self._stack)
+            finest = min((bands[name].dataset for name in source.bands), key=lambda dataset: abs(dataset.res[0]))
+            self.grid = location_grid or grid_of(
+                finest.crs, finest.transform, finest.width, finest.height, grid.resolution, finest.name
+            )
+            undeclared = masks.nodata if masks.nodata is not None else masks.border
+            self._bands: dict[str, PlacedBand] = {
+                name: place(band, self.grid, grid, self._stack, scene.location, name in class_bands, undeclared, shift)
+                for name, band in bands.items()
+            }
+            self._model = CloudModel(masks.cloud_model, source.bands) if masks.cloud_model else None
         except BaseException:
             self._stack.close()
             raise
@@ -99,158 +121,105 @@ class SceneReader:
     ) -> None:
         self._stack.close()
 
+    @property
+    def block_rows(self) -> int:
+        """Rows of the grid that are best read at once: a block of the files."""
+        return max(self._bands[name].block_rows for name in self._source.bands)
+
+    def scaling(self, band: str) -> tuple[float, float]:
+        """(scale, offset) of a band: stored number × scale + offset = physical value."""
+        return self._bands[band].band.scale, self._bands[band].band.offset
+
     def read(self, window: Window) -> Pixels:
         """Read a window of the grid.
 
         Raises:
             SceneUnreadable: A block that cannot be read, with the file's name.
         """
-        shape = (int(window.height), int(window.width))
-        values = np.empty((len(self._source.bands), *shape), np.float32)
-        data, all_border = np.ones(shape, bool), np.ones(shape, bool)
-        for channel, band in enumerate(self._source.bands):
-            stored, has_data = self._read_band(band, window)
-            values[channel] = stored * np.float32(self._source.scale or 1e-4) + np.float32(self._source.offset or 0)
-            values[channel][~has_data] = np.nan
-            data &= has_data
-            all_border &= stored == self._masks.border
-        if self._masks.border is not None:
-            data &= ~all_border
-        valid, cloud = data.copy(), np.zeros(shape, bool)
+        stored = self.read_stored(window)
+        return Pixels(self._physical(stored), stored.causes)
+
+    def read_stored(self, window: Window) -> StoredPixels:
+        """Read a window of the grid as it is stored.
+
+        Raises:
+            SceneUnreadable: A block that cannot be read, with the file's name.
+        """
+        stored = self._read_data(window)
+        if self._masks.class_band or self._masks.qa_band or self._masks.cloud_band or self._model:
+            return StoredPixels(stored.bands, stored.has_data, masking.first(stored.causes, self._unwanted(window)))
+        return stored
+
+    def _read_data(self, window: Window) -> StoredPixels:
+        """The bands, and where they have no data."""
+        bands, has_data = zip(*(self._read_band(name, window) for name in self._source.bands), strict=True)
+        causes = np.zeros((int(window.height), int(window.width)), np.uint8)
+        for present in has_data:
+            if present is not None:
+                causes |= ~present  # the number of Cause.NODATA
+        border = self._masks.border
+        if border is not None:
+            all_border = np.logical_and.reduce([stored == border for stored in bands])
+            causes[all_border & (causes == Cause.VALID)] = Cause.BORDER
+        return StoredPixels(bands, has_data, causes)
+
+    def _read_band(self, name: str, window: Window) -> tuple[Stored, NDArray[np.bool_] | None]:
+        stored, has_data = self._bands[name].read(window)
+        for nodata in {self._masks.nodata, self._bands[name].band.nodata} - {None}:
+            differs = stored != nodata
+            has_data = differs if has_data is None else has_data & differs
+        return stored, has_data
+
+    def _physical(self, stored: StoredPixels) -> NDArray[np.float32]:
+        values = np.empty((len(stored.bands), *stored.causes.shape), np.float32)
+        for channel, (name, numbers, has_data) in enumerate(
+            zip(self._source.bands, stored.bands, stored.has_data, strict=True)
+        ):
+            scale, offset = self.scaling(name)
+            values[channel] = numbers * np.float32(scale) + np.float32(offset)
+            if has_data is not None:
+                values[channel][~has_data] = np.nan
+        return values
+
+    def _unwanted(self, window: Window) -> Causes:
+        """Causes other than missing data. Clouds outside the window may reach into it."""
+        radius = self._masks.dilate / self.grid.metres_per_pixel
+        margin = int(np.ceil(radius))
+        outer, inner = self._grown(window, margin)
+        causes = np.zeros((int(outer.height), int(outer.width)), np.uint8)
         if self._masks.class_band:
-            classes, has_class = self._read_band(self._masks.class_band, window)
-            valid &= has_class & ~np.isin(classes, self._masks.bad_classes)
-            cloud = data & np.isin(classes, self._masks.cloud_classes)
-        return Pixels(values, valid, data, cloud)
-
-    def _read_band(self, name: str, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        band = self._bands[name]
-        try:
-            stored = band.dataset.read(band.index, window=window)
-            has_data = band.dataset.read_masks(band.index, window=window) > 0
-            if band.alpha is not None:
-                has_data &= band.dataset.read(band.alpha, window=window) > 0
-        except RasterioError as error:
-            raise SceneUnreadable(f"band {name} of {band.dataset.name} cannot be read: {_cause(error)}") from error
-        if self._masks.nodata is not None:
-            has_data &= stored != self._masks.nodata
-        with np.errstate(over="ignore"):  # what is too large for float32 is no number below
-            numbers = stored.astype(np.float32, copy=False)
-        has_data &= np.isfinite(numbers)
-        return numbers, has_data
-
-    def _open(self, wanted: list[str]) -> dict[str, _Band]:
-        """The band of each name."""
-        bands: dict[str, _Band] = {}
-        for file in self.scene.files:
-            name, path = file.band, Path(file.path)
-            if name and name not in wanted:
-                continue
-            driver = DRIVERS.get(path.suffix.lower(), DEFAULT_DRIVER)
-            try:
-                dataset = self._stack.enter_context(rasterio.open(path, driver=driver, sharing=False, num_threads=2))
-            except RasterioIOError as error:
-                raise SceneUnreadable(f"{path} cannot be opened as {driver}: {_cause(error)}") from None
-            if any(np.dtype(kind).kind not in "uif" for kind in dataset.dtypes):
-                raise SceneMismatch(f"{path} holds numbers of type {dataset.dtypes[0]}: real numbers are needed")
-            if name in bands:
+            classes, has_class = self._bands[self._masks.class_band].read(outer)
+            causes = masking.of_classes(classes, self._masks)
+            if has_class is not None:
+                causes[~has_class] = Cause.CLASS
+        if self._masks.qa_band:
+            bits, has_bits = self._bands[self._masks.qa_band].read(outer)
+            if bits.dtype.kind not in "ui":
                 raise SceneMismatch(
-                    f"{self.scene.scene_id} has two files for band {name}, {bands[name].dataset.name} and {path}: make "
-                    "source.pattern match only one"
+                    f"the band of quality bits {self._masks.qa_band} holds {bits.dtype}, not whole numbers"
                 )
-            names = {name: 1} if name else self._band_indices(dataset)
-            bands |= {band: _Band(dataset, index, _alpha(dataset)) for band, index in names.items()}
-        missing = [band for band in wanted if band not in bands]
-        if missing:
-            found = ", ".join(sorted(bands)) or "none"
-            raise SceneMismatch(
-                f"{self.scene.scene_id} has no band {', '.join(missing)} (found: {found}): complete the scene, "
-                "or change source.bands"
-            )
-        return {band: bands[band] for band in wanted}
+            causes = masking.first(causes, masking.of_quality_bits(bits, self._masks))
+            if has_bits is not None:
+                causes[~has_bits & (causes == Cause.VALID)] = Cause.NODATA
+        if self._masks.cloud_band:
+            cloud, has_cloud = self._bands[self._masks.cloud_band].read(outer)
+            causes = masking.first(causes, masking.of_cloud(cloud, self._masks))
+            if has_cloud is not None:
+                causes[~has_cloud & (causes == Cause.VALID)] = Cause.CLASS
+        if self._model:
+            found = self._model.causes(outer, self.grid, lambda part: self._values(part))
+            causes = masking.first(causes, found)
+        return masking.dilated(causes, radius)[inner]
 
-    def _band_indices(self, dataset: DatasetReader) -> dict[str, int]:
-        """Names of a file's bands: its descriptions, or those given in the settings; never guessed from the order."""
-        described = [(text, index) for index, text in enumerate(dataset.descriptions, start=1) if text]
-        if described:
-            names = [text for text, _ in described]
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                raise SceneMismatch(
-                    f"{dataset.name} has several bands named {', '.join(repeated)}: describe them apart"
-                )
-            return dict(described)
-        plain = [i for i, role in zip(dataset.indexes, dataset.colorinterp, strict=True) if role != ColorInterp.alpha]
-        given = self._source.band_names
-        if given is None:
-            raise SceneMismatch(
-                f"{dataset.name} has {len(plain)} bands without descriptions: name them with source.band_names"
-            )
-        if len(given) != len(plain):
-            raise SceneMismatch(
-                f"{dataset.name} has {len(plain)} bands, source.band_names names {len(given)}: {', '.join(given)}"
-            )
-        return dict(zip(given, plain, strict=True))
+    def _values(self, window: Window) -> NDArray[np.float32]:
+        return self._physical(self._read_data(window))
 
-    def _on_grid(self, band: _Band, classes: bool, settings: GridSettings) -> _Band:
-        """The band itself where it lies on the grid, else a view of it warped onto the grid."""
-        dataset, grid, crs = band.dataset, self.grid, CRS.from_string(self.grid.crs)
-        same_crs = dataset.crs == crs
-        same_shape = dataset.shape == (grid.height, grid.width)
-        if same_crs and same_shape and dataset.transform.almost_equals(grid.affine, 1e-6 * grid.resolution):
-            return band
-        self._check_fit(dataset, same_crs, settings)
-        nodata = self._nodata(dataset)
-        try:
-            warped = WarpedVRT(
-                dataset,
-                crs=crs,
-                transform=grid.affine,
-                width=grid.width,
-                height=grid.height,
-                resampling=Resampling.nearest if classes else Resampling.bilinear,
-                src_nodata=nodata,
-                # Without a number for it, where the scene does not reach is told by an alpha band.
-                **({"src_alpha": band.alpha, "dst_alpha": band.alpha} if band.alpha else {"add_alpha": nodata is None}),
-            )
-        except RasterioError as error:
-            raise SceneMismatch(
-                f"{dataset.name} cannot be brought onto the grid of its location: {_cause(error)}"
-            ) from error
-        self._stack.enter_context(warped)
-        return _Band(warped, band.index, band.alpha or (warped.count if nodata is None else None))
-
-    def _nodata(self, dataset: DatasetReader) -> float | None:
-        undeclared = self._masks.nodata if self._masks.nodata is not None else self._masks.border
-        return dataset.nodata if dataset.nodata is not None else undeclared
-
-    def _check_fit(self, dataset: DatasetReader, same_crs: bool, settings: GridSettings) -> None:
-        """Refuse a scene that covers other ground than its location, and one whose grid may not be changed."""
-        if dataset.crs is None:
-            raise SceneMismatch(f"{dataset.name} has no coordinate reference system")
-        grid = self.grid
-        corner = f"{grid.bounds[0]:.10g}, {grid.bounds[3]:.10g} in {grid.crs}"
-        location = f"{grid.width} x {grid.height} px of {grid.resolution:g} from {corner}"
-        bounds = dataset.bounds if same_crs else transform_bounds(dataset.crs, self.grid.crs, *dataset.bounds)
-        coarsest = max(self.grid.resolution, dataset.res[0]) if same_crs else self.grid.resolution
-        off = max(abs(a - b) for a, b in zip(bounds, self.grid.bounds, strict=True)) / coarsest
-        if settings.on_mismatch == "refuse" and (not same_crs or off > settings.tolerance):
-            where = f"its corners are {off:.1f} pixels off" if same_crs else f"it is in {dataset.crs.to_string()}"
-            raise SceneMismatch(
-                f"{dataset.name} is not on the grid of {self.scene.location} ({location}): {where}. Warp it, or set "
-                "grid.on_mismatch=warp"
-            )
-        left, bottom, right, top = self.grid.bounds
-        if bounds[0] >= right or bounds[2] <= left or bounds[1] >= top or bounds[3] <= bottom:
-            raise SceneMismatch(f"{dataset.name} covers nothing of {self.scene.location} ({location})")
-
-
-def _alpha(dataset: DatasetReader) -> int | None:
-    """The alpha band. GDAL takes it for a mask by itself only in files of two or four bands."""
-    roles = list(dataset.colorinterp)
-    return roles.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in roles else None
-
-
-def _cause(error: Exception) -> str:
-    """GDAL's own words, which rasterio keeps as the cause of its error."""
-    return str(error.__cause__ or error).strip()
+    def _grown(self, window: Window, margin: int) -> tuple[Window, tuple[slice, slice]]:
+        """A window with a margin, as far as the grid reaches, and where the window lies in it."""
+        row, col = int(window.row_off), int(window.col_off)
+        bottom, right = row + int(window.height), col + int(window.width)
+        top, left = max(0, row - margin), max(0, col - margin)
+        height = min(self.grid.height, bottom + margin) - top
+        width = min(self.grid.width, right + margin) - left
+        inner = slice(row - top, bottom - top), slice(col - left, right - left)
+        return Window(left, top, width, height), inner

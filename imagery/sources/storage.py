@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from configs.schema import SourceSettings
 from imagery.errors import ImageryError
 
 
@@ -62,3 +63,28 @@ class Folder:
     def address(self, name: str) -> str:
         """Its path."""
         return str(self.root / name)
+
+
+def gdal_options(source: SourceSettings) -> dict[str, str]:
+    """GDAL's configuration for reading a source that may lie elsewhere; nothing for files of this machine.
+
+    Example:
+        >>> gdal_options(SourceSettings(url="s3://scenes"))["GDAL_HTTP_MAX_RETRY"]
+        '5'
+    """
+    if source.url is None and source.kind != "stac":
+        return {}
+    seconds = f"{source.timeout:g}"
+    return {
+        "GDAL_HTTP_MAX_RETRY": str(source.retries),
+        "GDAL_HTTP_RETRY_DELAY": "0.5",  # doubled each time
+        "GDAL_HTTP_CONNECTTIMEOUT": seconds,
+        "GDAL_HTTP_LOW_SPEED_TIME": seconds,
+        "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # one request, not one for each sidecar that there might be
+        "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # the whole header of most files at once
+        # GDAL would otherwise keep parts of a file that is then replaced, and remember that a file could not be opened.
+        "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsicurl/",
+        # Threads of the JPEG 2000 driver open the file anew, and do not see the options of the thread that reads.
+        "GDAL_NUM_THREADS": "1",
+    }

@@ -1,0 +1,169 @@
+"""Outlines on Earth: from a projected or geographic CRS to longitude and latitude, across 180° and over the poles.
+
+Outlines are in EPSG:4326, with longitudes between -180 and 180 and counter-clockwise shells; what crosses the 180th
+meridian is cut there (RFC 7946, section 3.1.9), and what holds a pole reaches up to latitude 90 along its meridians.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+from shapely import MultiPolygon, Polygon
+from shapely.affinity import translate
+
+CURVED = 0.5  # pixels: an edge whose middle lies farther than this from a straight line gets more points
+STEP = 40.0  # degrees: a longer way in longitude, between corner and middle of an edge, is looked at closely
+PIECES = 16  # into which each edge of such an outline is cut
+
+
+def outlines(boxes: NDArray[np.float64], crs: str, pixel: float) -> NDArray[np.object_]:
+    """The outlines of many rectangles.
+
+    Args:
+        boxes: (N, 4) left, bottom, right, top in units of the CRS.
+        crs: Their coordinate reference system.
+        pixel: Size of a pixel in units of the CRS, which says how far an edge may lie off.
+
+    Returns:
+        (N,) polygons and multi-polygons; empty ones where nothing of the rectangle has a place on Earth.
+    """
+    left, bottom, right, top = boxes.T
+    # Counter-clockwise from the upper left corner, with the middle of each edge after its start.
+    x = np.stack([left, left, left, (left + right) / 2, right, right, right, (left + right) / 2], axis=1)
+    y = np.stack([top, (bottom + top) / 2, bottom, bottom, bottom, (bottom + top) / 2, top, top], axis=1)
+    lon, lat = _to_degrees(crs).transform(x, y)
+    edges = np.stack([top - bottom, right - left, top - bottom, right - left], axis=1)
+    found = np.empty(len(boxes), object)
+    plain = _plain(lon, lat, edges / pixel)
+    found[plain] = shapely.polygons(np.stack([lon, lat], axis=2)[plain, ::2])
+    for index in np.flatnonzero(~plain):
+        found[index] = on_earth(shapely.box(*boxes[index]), crs)
+    return found
+
+
+def on_earth(area: Polygon | MultiPolygon, crs: str) -> Polygon | MultiPolygon:
+    """The outline of any area: edges follow the CRS's straight lines, holes stay holes.
+
+    Args:
+        area: In units of the CRS.
+        crs: Its coordinate reference system.
+    """
+    left, bottom, right, top = area.bounds
+    longest = max(right - left, top - bottom) / PIECES
+    pieces = [_unwrapped(shapely.segmentize(piece, longest), crs) for piece in _cut_at_poles(area, crs)]
+    parts = [part for piece in pieces for part in _cut_at_180(piece)]
+    return shapely.geometry.polygon.orient(parts[0]) if len(parts) == 1 else _joined(parts)
+
+
+def _plain(lon: NDArray[np.float64], lat: NDArray[np.float64], pixels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) True where four straight edges will do; lon and lat: (N, 8), pixels: (N, 4) by edge."""
+    with np.errstate(invalid="ignore"):
+        steps = np.abs(np.diff(lon, axis=1, append=lon[:, :1])).max(axis=1)
+        shrink = np.cos(np.radians(lat.mean(axis=1, keepdims=True)))
+        ends_x, ends_y = lon[:, ::2] * shrink, lat[:, ::2]
+        next_x, next_y = np.roll(ends_x, -1, axis=1), np.roll(ends_y, -1, axis=1)
+        off = np.hypot(lon[:, 1::2] * shrink - (ends_x + next_x) / 2, lat[:, 1::2] - (ends_y + next_y) / 2)
+        bend = (off * pixels / np.hypot(next_x - ends_x, next_y - ends_y)).max(axis=1)
+        inside = (np.abs(lon) <= 180).all(axis=1) & np.isfinite(lat).all(axis=1)
+        plain: NDArray[np.bool_] = inside & (steps <= STEP) & (bend <= CURVED)
+    return plain
+
+
+def _cut_at_poles(area: Polygon | MultiPolygon, crs: str) -> Iterator[Polygon]:
+    """The polygons of an area; where one holds a pole it is cut there, so that each piece has the pole at a corner."""
+    pieces = [area]
+    for x, y in _poles(crs):
+        far = 2 * max(abs(bound - centre) for bound, centre in zip(area.bounds, (x, y, x, y), strict=True)) + 1
+        quarters = [shapely.box(x, y, x + i * far, y + j * far) for i in (-1, 1) for j in (-1, 1)]
+        touched = [piece.intersects(shapely.Point(x, y)) for piece in pieces]
+        pieces = [
+            part
+            for piece, holds in zip(pieces, touched, strict=True)
+            for part in ([piece.intersection(quarter) for quarter in quarters] if holds else [piece])
+        ]
+    for piece in pieces:
+        yield from _polygons(piece)
+
+
+def _unwrapped(polygon: Polygon, crs: str) -> Polygon | MultiPolygon:
+    """In degrees, with longitudes that go on beyond 180 instead of jumping."""
+    shell, *holes = (_ring(np.array(ring.coords)[:-1], crs) for ring in (polygon.exterior, *polygon.interiors))
+    for hole in holes:
+        for turn in (-360, 0, 360):
+            shell = shell.difference(translate(hole, turn))
+    return shell
+
+
+def _ring(points: NDArray[np.float64], crs: str) -> Polygon:
+    lon, lat = _to_degrees(crs).transform(points[:, 0], points[:, 1])
+    known = np.isfinite(lon) & np.isfinite(lat)
+    lon, lat, points = lon[known], lat[known], points[known]
+    if len(lon) < 3:
+        return Polygon()
+    degrees = _degrees_per_unit(crs)
+    if degrees is not None:
+        lon = lon + 360 * np.round((points[:, 0] * degrees - lon) / 360)
+    else:
+        lon, lat = _with_two_corners_at_a_pole(lon, lat)
+        lon = lon[0] + np.concatenate([[0], np.cumsum((np.diff(lon) + 180) % 360 - 180)])
+    return shapely.make_valid(Polygon(np.stack([lon, lat], axis=1)), method="structure")
+
+
+def _with_two_corners_at_a_pole(
+    lon: NDArray[np.float64], lat: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A pole has no longitude: a corner there becomes two, on the meridians of its neighbours."""
+    at_pole = np.abs(lat) > 90 - 1e-7
+    before, after = np.roll(lon, 1), np.roll(lon, -1)
+    lon = np.repeat(np.where(at_pole, before, lon), 1 + at_pole)
+    second = np.flatnonzero(at_pole) + np.arange(1, at_pole.sum() + 1)
+    lon[second] = after[at_pole]
+    return lon, np.repeat(np.where(at_pole, np.copysign(90, lat), lat), 1 + at_pole)
+
+
+def _cut_at_180(area: Polygon | MultiPolygon) -> list[Polygon]:
+    parts = []
+    for turn in (-360, 0, 360):
+        inside = translate(area, turn).intersection(shapely.box(-180, -90, 180, 90))
+        parts += [part for part in _polygons(inside) if part.area > 1e-9 * area.area]
+    return parts
+
+
+def _joined(parts: list[Polygon]) -> Polygon | MultiPolygon:
+    """One area; what a cut at a pole has parted is joined again."""
+    whole = shapely.union_all(parts)
+    oriented = [shapely.geometry.polygon.orient(part) for part in _polygons(whole)]
+    return oriented[0] if len(oriented) == 1 else MultiPolygon(oriented)
+
+
+def _polygons(shape: Any) -> list[Polygon]:
+    """What has an area, of any shape."""
+    return [part for part in shapely.get_parts(shape, return_index=False) if part.geom_type == "Polygon" and part.area]
+
+
+@lru_cache(maxsize=64)
+def _to_degrees(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
+@lru_cache(maxsize=64)
+def _poles(crs: str) -> tuple[tuple[float, float], ...]:
+    """Where the poles are points of a CRS; none in one of longitudes and latitudes, where they are lines."""
+    if _degrees_per_unit(crs) is not None:
+        return ()
+    places = (_to_degrees(crs).transform(0, lat, direction="INVERSE") for lat in (90, -90))
+    return tuple((x, y) for x, y in places if math.isfinite(x) and math.isfinite(y))
+
+
+@lru_cache(maxsize=64)
+def _degrees_per_unit(crs: str) -> float | None:
+    """How many degrees a unit of a geographic CRS is; None for any other."""
+    known = CRS.from_user_input(crs)
+    return math.degrees(known.axis_info[0].unit_conversion_factor) if known.is_geographic else None

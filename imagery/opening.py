@@ -1,0 +1,150 @@
+"""Opening rasters: by a named driver only, with their bands by name."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from configs.schema import SourceSettings
+from imagery.errors import SceneMismatch, SceneUnreadable
+from imagery.sources.scene import Scene, SceneFile
+
+# Only these may open anything: an indirect format (VRT, WMS, …) could point at any file or address.
+DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG"}
+DEFAULT_DRIVER = "GTiff"
+DEFAULT_SCALE, DEFAULT_OFFSET = 1e-4, 0.0
+
+
+@dataclass(frozen=True)
+class Band:
+    """A band of an open dataset.
+
+    Attributes:
+        name: What it is called.
+        dataset: Where it is; not necessarily on the location's grid.
+        index: Which band of it, from 1.
+        alpha: Which band of it is an alpha band, if one is.
+        scale: Stored number × scale + offset = physical value.
+        offset: See `scale`.
+        nodata: Stored number that means "no data", if there is one.
+    """
+
+    name: str
+    dataset: DatasetReader
+    index: int
+    alpha: int | None
+    scale: float
+    offset: float
+    nodata: float | None
+
+
+def open_bands(scene: Scene, source: SourceSettings, wanted: list[str], stack: ExitStack) -> dict[str, Band]:
+    """Open the rasters of a scene.
+
+    Args:
+        scene: What to open.
+        source: How bands are named and numbers are meant.
+        wanted: Names of the bands to open.
+        stack: Closes them.
+
+    Returns:
+        The bands by name, in the order wanted.
+
+    Raises:
+        SceneUnreadable: A file that cannot be opened.
+        SceneMismatch: A band is missing, there twice, or of a type that is not a real number.
+    """
+    bands: dict[str, Band] = {}
+    datasets: dict[str, DatasetReader] = {}
+    present: set[str] = set()
+    for file in scene.files:
+        present |= {file.band} - {""}
+        if file.band and file.band not in wanted:
+            continue
+        if file.path not in datasets:
+            datasets[file.path] = stack.enter_context(_open(file.path))
+        dataset = datasets[file.path]
+        if file.band in bands:
+            raise SceneMismatch(
+                f"{scene.scene_id} has two files for band {file.band}, {bands[file.band].dataset.name} and "
+                f"{dataset.name}: make source.pattern match only one"
+            )
+        names = {file.band: file.number} if file.band else _indices(dataset, source)
+        present |= set(names)
+        bands |= {name: _band(name, dataset, index, file, source) for name, index in names.items() if name in wanted}
+    missing = [band for band in wanted if band not in bands]
+    if missing:
+        raise SceneMismatch(
+            f"{scene.scene_id} has no band {', '.join(missing)} (found: {', '.join(sorted(present)) or 'none'}): "
+            "complete the scene, or change source.bands"
+        )
+    return {name: bands[name] for name in wanted}
+
+
+def in_words(error: Exception) -> str:
+    """GDAL's own words, which rasterio keeps as the cause of its error."""
+    return str(error.__cause__ or error).strip()
+
+
+def _open(path: str) -> DatasetReader:
+    driver = DRIVERS.get(PurePosixPath(path).suffix.lower(), DEFAULT_DRIVER)
+    try:
+        dataset = rasterio.open(path, driver=driver, sharing=False)
+    except RasterioError as error:
+        raise SceneUnreadable(f"{path} cannot be opened as {driver}: {in_words(error)}") from None
+    if any(np.dtype(kind).kind not in "uif" for kind in dataset.dtypes):
+        kind = dataset.dtypes[0]
+        dataset.close()
+        raise SceneMismatch(f"{path} holds numbers of type {kind}: real numbers are needed")
+    return dataset
+
+
+def _indices(dataset: DatasetReader, source: SourceSettings) -> dict[str, int]:
+    """Names of a file's bands: its descriptions, or those given in the settings; never guessed from the order."""
+    ours = {theirs: name for name, theirs in source.names.items()}
+    described = [(ours.get(text, text), index) for index, text in enumerate(dataset.descriptions, start=1) if text]
+    if described:
+        names = [text for text, _ in described]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise SceneMismatch(f"{dataset.name} has several bands named {', '.join(repeated)}: describe them apart")
+        return dict(described)
+    plain = [i for i, role in zip(dataset.indexes, dataset.colorinterp, strict=True) if role != ColorInterp.alpha]
+    given = source.band_names
+    if given is None:
+        raise SceneMismatch(
+            f"{dataset.name} has {len(plain)} bands without descriptions: name them with source.band_names"
+        )
+    if len(given) != len(plain):
+        raise SceneMismatch(
+            f"{dataset.name} has {len(plain)} bands, source.band_names names {len(given)}: {', '.join(given)}"
+        )
+    return dict(zip(given, plain, strict=True))
+
+
+def _band(name: str, dataset: DatasetReader, index: int, file: SceneFile, source: SourceSettings) -> Band:
+    """A band with what its numbers mean: as the settings say, else the source, else the file, else the defaults."""
+    if not 1 <= index <= dataset.count:
+        raise SceneMismatch(f"{dataset.name} has {dataset.count} bands, {name} should be number {index}")
+    declared = (dataset.scales[index - 1], dataset.offsets[index - 1])
+    usual = declared if declared != (1.0, 0.0) else (DEFAULT_SCALE, DEFAULT_OFFSET)
+    scale, offset = (
+        next(value for value in values if value is not None)
+        for values in zip((source.scale, source.offset), (file.scale, file.offset), usual, strict=True)
+    )
+    nodata = dataset.nodatavals[index - 1]
+    band = Band(name, dataset, index, _alpha(dataset), scale, offset, nodata)
+    return replace(band, nodata=file.nodata) if nodata is None else band
+
+
+def _alpha(dataset: DatasetReader) -> int | None:
+    """The alpha band. GDAL takes it for a mask by itself only in files of two or four bands."""
+    roles = list(dataset.colorinterp)
+    return roles.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in roles else None
