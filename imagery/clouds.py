@@ -1,4 +1,7 @@
-"""Clouds by a network from a library. It looks at fixed blocks of the grid, so that a mask does not depend on what is read."""
+"""Clouds by a network from a library.
+
+It looks at fixed blocks of the grid, so that a mask does not depend on the window that is read.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,5 @@ def _library() -> ModuleType:
     try:
         from ukis_csmask import mask
     except ImportError as error:
-        raise ImageryError(
-            f"masks.cloud_model needs another package: pip install 'tilewatch[clouds]' ({error})"
-        ) from None
+        raise ImageryError(f"masks.cloud_model: {error}. Install it with pip install 'tilewatch[clouds]'") from None
     return mask

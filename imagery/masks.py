@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ QUALITY_CAUSES = {
 }
 
 
-def of_classes(classes: NDArray[np.generic], masks: MaskSettings) -> Causes:
+def of_classes(classes: NDArray[Any], masks: MaskSettings) -> Causes:
     """Causes by a scene classification.
 
     Args:
@@ -62,7 +63,7 @@ def of_classes(classes: NDArray[np.generic], masks: MaskSettings) -> Causes:
     return causes
 
 
-def of_quality_bits(bits: NDArray[np.integer], masks: MaskSettings) -> Causes:
+def of_quality_bits(bits: NDArray[Any], masks: MaskSettings) -> Causes:
     """Causes by Landsat's QA_PIXEL; cloud comes before its shadow, and both before what was grown around them.
 
     Args:
@@ -77,7 +78,7 @@ def of_quality_bits(bits: NDArray[np.integer], masks: MaskSettings) -> Causes:
     return causes
 
 
-def of_cloud(cloud: NDArray[np.generic], masks: MaskSettings) -> Causes:
+def of_cloud(cloud: NDArray[Any], masks: MaskSettings) -> Causes:
     """Causes by a cloud mask or a cloud probability, (H, W) stored numbers."""
     return np.where(cloud > masks.cloud_above, np.uint8(Cause.CLOUD), np.uint8(Cause.VALID))
 

@@ -1,4 +1,4 @@
-"""Bringing a band onto its location's grid: read at another offset where its pixels are those of the grid, else warped."""
+"""Bringing a band onto its location's grid: at an offset where its pixels are those of the grid, else warped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from imagery.errors import SceneMismatch, SceneUnreadable
 from imagery.grid import Grid
 from imagery.opening import Band, in_words
 
-Stored = NDArray[np.generic]
+Stored = NDArray[Any]
 Shift = tuple[float, float]
 
 
@@ -84,10 +84,8 @@ class PlacedBand:
                 opaque = self.dataset.read(self.alpha, window=window) > 0
                 has_data = opaque if has_data is None else has_data & opaque
         except RasterioError as error:
-            reason = in_words(error)
-            raise SceneUnreadable(
-                f"band {self.band.name} of {self.band.dataset.name} cannot be read: {reason}"
-            ) from error
+            what = f"band {self.band.name} of {self.band.dataset.name}"
+            raise SceneUnreadable(f"{what} cannot be read: {in_words(error)}") from error
         if stored.dtype.kind == "f":
             with np.errstate(over="ignore"):  # what is too large for float32 is no number
                 numbers = stored.astype(np.float32, copy=False)
@@ -96,7 +94,7 @@ class PlacedBand:
         return stored, has_data
 
     def _mask(self, stored: Stored, window: Window) -> NDArray[np.bool_] | None:
-        """Where there is data, by what the file declares. Asking GDAL costs another read, so integers are compared here."""
+        """Where there is data, by what the file declares. GDAL would read again to tell, so integers are compared."""
         flags = self.dataset.mask_flag_enums[self.band.index - 1]
         if flags == [MaskFlags.all_valid]:
             return None

@@ -195,9 +195,7 @@ class SceneReader:
         if self._masks.qa_band:
             bits, has_bits = self._bands[self._masks.qa_band].read(outer)
             if bits.dtype.kind not in "ui":
-                raise SceneMismatch(
-                    f"the band of quality bits {self._masks.qa_band} holds {bits.dtype}, not whole numbers"
-                )
+                raise SceneMismatch(f"masks.qa_band {self._masks.qa_band} holds {bits.dtype}: bits are whole numbers")
             causes = masking.first(causes, masking.of_quality_bits(bits, self._masks))
             if has_bits is not None:
                 causes[~has_bits & (causes == Cause.VALID)] = Cause.NODATA
