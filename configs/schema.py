@@ -168,6 +168,15 @@ class GridSettings(Section):
         "or quarantined.",
     )
 
+    @model_validator(mode="after")
+    def _leaves_no_gaps(self) -> GridSettings:
+        if self.stride is not None and self.stride > self.tile_size:
+            raise ValueError(
+                f"a stride of {self.stride} leaves gaps between tiles of {self.tile_size} pixels: "
+                f"use at most {self.tile_size}"
+            )
+        return self
+
 
 class Area(Section):
     """The grid of a location, given instead of taken from its first scene."""

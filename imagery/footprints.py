@@ -18,9 +18,10 @@ from pyproj import CRS, Transformer
 from shapely import MultiPolygon, Polygon
 from shapely.affinity import translate
 
-CURVED = 0.5  # pixels: an edge whose middle lies farther than this from a straight line gets more points
-STEP = 40.0  # degrees: a longer way in longitude, between corner and middle of an edge, is looked at closely
-PIECES = 16  # into which each edge of such an outline is cut
+CURVED = 0.1  # pixels: an edge whose middle lies farther than this from a straight line gets more points
+STEP = 40.0  # degrees of longitude along half an edge, beyond which a tile may hold a pole or be a continent
+PIECES = 64  # into which the edges of such an outline are cut
+SAME = 1e-9  # degrees, 0.1 mm: what was cut at a pole is joined where it is this close
 
 
 def outlines(boxes: NDArray[np.float64], crs: str, pixel: float) -> NDArray[np.object_]:
@@ -40,10 +41,20 @@ def outlines(boxes: NDArray[np.float64], crs: str, pixel: float) -> NDArray[np.o
     y = np.stack([top, (bottom + top) / 2, bottom, bottom, bottom, (bottom + top) / 2, top, top], axis=1)
     lon, lat = _to_degrees(crs).transform(x, y)
     edges = np.stack([top - bottom, right - left, top - bottom, right - left], axis=1)
-    found = np.empty(len(boxes), object)
-    plain = _plain(lon, lat, edges / pixel)
-    found[plain] = shapely.polygons(np.stack([lon, lat], axis=2)[plain, ::2])
-    for index in np.flatnonzero(~plain):
+    with np.errstate(invalid="ignore", divide="ignore"):  # beyond the edge of the world
+        steps = (np.diff(lon, axis=1, prepend=lon[:, -1:]) + 180) % 360 - 180
+        lon = lon[:, :1] + np.cumsum(steps, axis=1) - steps[:, :1]
+        lon -= 360 * np.round((lon.max(axis=1) + lon.min(axis=1)) / 720)[:, None]
+        bend = (_bend(lon, lat) * edges).max(axis=1) / pixel
+        near = np.abs(steps).max(axis=1) <= STEP
+        straight, slightly_bent = near & (bend <= CURVED), near & (bend > CURVED) & (bend <= 4 * CURVED)
+    ring, found = np.stack([lon, lat], axis=2), np.empty(len(boxes), object)
+    found[straight] = shapely.polygons(ring[straight, ::2])
+    found[slightly_bent] = shapely.polygons(ring[slightly_bent])  # twice the points, a quarter of the bend
+    beyond = (np.abs(lon) > 180).any(axis=1) | (np.abs(lat) > 90).any(axis=1)
+    for index in np.flatnonzero((straight | slightly_bent) & beyond):
+        found[index] = _joined(_cut_at_180(found[index]))
+    for index in np.flatnonzero(~straight & ~slightly_bent):
         found[index] = on_earth(shapely.box(*boxes[index]), crs)
     return found
 
@@ -55,25 +66,20 @@ def on_earth(area: Polygon | MultiPolygon, crs: str) -> Polygon | MultiPolygon:
         area: In units of the CRS.
         crs: Its coordinate reference system.
     """
-    left, bottom, right, top = area.bounds
-    longest = max(right - left, top - bottom) / PIECES
-    pieces = [_unwrapped(shapely.segmentize(piece, longest), crs) for piece in _cut_at_poles(area, crs)]
-    parts = [part for piece in pieces for part in _cut_at_180(piece)]
-    return shapely.geometry.polygon.orient(parts[0]) if len(parts) == 1 else _joined(parts)
+    if _degrees_per_unit(crs) is None:
+        left, bottom, right, top = area.bounds
+        area = shapely.segmentize(area, max(right - left, top - bottom) / PIECES)
+    pieces = [_unwrapped(piece, crs) for piece in _cut_at_poles(area, crs)]
+    return _joined([part for piece in pieces for part in _cut_at_180(piece)])
 
 
-def _plain(lon: NDArray[np.float64], lat: NDArray[np.float64], pixels: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(N,) True where four straight edges will do; lon and lat: (N, 8), pixels: (N, 4) by edge."""
-    with np.errstate(invalid="ignore"):
-        steps = np.abs(np.diff(lon, axis=1, append=lon[:, :1])).max(axis=1)
-        shrink = np.cos(np.radians(lat.mean(axis=1, keepdims=True)))
-        ends_x, ends_y = lon[:, ::2] * shrink, lat[:, ::2]
-        next_x, next_y = np.roll(ends_x, -1, axis=1), np.roll(ends_y, -1, axis=1)
-        off = np.hypot(lon[:, 1::2] * shrink - (ends_x + next_x) / 2, lat[:, 1::2] - (ends_y + next_y) / 2)
-        bend = (off * pixels / np.hypot(next_x - ends_x, next_y - ends_y)).max(axis=1)
-        inside = (np.abs(lon) <= 180).all(axis=1) & np.isfinite(lat).all(axis=1)
-        plain: NDArray[np.bool_] = inside & (steps <= STEP) & (bend <= CURVED)
-    return plain
+def _bend(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 4) how far the middle of each edge lies off a straight line, as a share of its length; corners (N, 8)."""
+    x, y = lon * np.cos(np.radians(lat.mean(axis=1, keepdims=True))), lat
+    to_x, to_y = (np.roll(ends[:, ::2], -1, axis=1) for ends in (x, y))
+    off = np.hypot(x[:, 1::2] - (x[:, ::2] + to_x) / 2, y[:, 1::2] - (y[:, ::2] + to_y) / 2)
+    share: NDArray[np.float64] = off / np.hypot(to_x - x[:, ::2], to_y - y[:, ::2])
+    return share
 
 
 def _cut_at_poles(area: Polygon | MultiPolygon, crs: str) -> Iterator[Polygon]:
@@ -137,8 +143,8 @@ def _cut_at_180(area: Polygon | MultiPolygon) -> list[Polygon]:
 
 
 def _joined(parts: list[Polygon]) -> Polygon | MultiPolygon:
-    """One area; what a cut at a pole has parted is joined again."""
-    whole = shapely.union_all(parts)
+    """One area of all parts, without seams; empty without any."""
+    whole = shapely.union_all(parts, grid_size=SAME)
     oriented = [shapely.geometry.polygon.orient(part) for part in _polygons(whole)]
     return oriented[0] if len(oriented) == 1 else MultiPolygon(oriented)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -33,7 +33,8 @@ class Band:
         alpha: Which band of it is an alpha band, if one is.
         scale: Stored number × scale + offset = physical value.
         offset: See `scale`.
-        nodata: Stored number that means "no data", if there is one.
+        nodata: Stored number that means "no data", as the file declares it.
+        undeclared: The same, as the source knows it and the file does not.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Band:
     scale: float
     offset: float
     nodata: float | None
+    undeclared: float | None
 
 
 def open_bands(scene: Scene, source: SourceSettings, wanted: list[str], stack: ExitStack) -> dict[str, Band]:
@@ -140,8 +142,8 @@ def _band(name: str, dataset: DatasetReader, index: int, file: SceneFile, source
         for values in zip((source.scale, source.offset), (file.scale, file.offset), usual, strict=True)
     )
     nodata = dataset.nodatavals[index - 1]
-    band = Band(name, dataset, index, _alpha(dataset), scale, offset, nodata)
-    return replace(band, nodata=file.nodata) if nodata is None else band
+    undeclared = file.nodata if nodata is None else None
+    return Band(name, dataset, index, _alpha(dataset), scale, offset, nodata, undeclared)
 
 
 def _alpha(dataset: DatasetReader) -> int | None:

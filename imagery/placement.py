@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,13 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from configs.schema import GridSettings
+from configs.schema import GridSettings, MaskSettings
 from imagery.errors import SceneMismatch, SceneUnreadable
 from imagery.grid import Grid
 from imagery.opening import Band, in_words
 
 Stored = NDArray[Any]
+Part = tuple[Stored, NDArray[np.bool_] | None]
 Shift = tuple[float, float]
 
 
@@ -37,6 +39,7 @@ class PlacedBand:
         row_off: Row of the grid where the dataset's first row lies.
         col_off: Column of the grid where its first column lies.
         flipped: The dataset's last row is its northernmost.
+        undeclared: Stored numbers that mean "no data" although the file does not declare them.
     """
 
     band: Band
@@ -45,52 +48,37 @@ class PlacedBand:
     row_off: int = 0
     col_off: int = 0
     flipped: bool = False
+    undeclared: tuple[float, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """Type of its stored numbers."""
+        return str(self.dataset.dtypes[self.band.index - 1])
+
+    def reads_like(self, other: PlacedBand) -> bool:
+        """Whether both can be read at once."""
+        return self.dataset is other.dataset and self.dtype == other.dtype
 
     @property
     def block_rows(self) -> int:
         """Rows of the grid that are best read at once."""
         return int(self.dataset.block_shapes[self.band.index - 1][0])
 
-    def read(self, window: Window) -> tuple[Stored, NDArray[np.bool_] | None]:
-        """Stored numbers of a window of the grid, and where there are any.
+    def read(self, window: Window) -> Part:
+        """Stored numbers of a window of the grid, and where there are any; see `read_together`."""
+        return read_together([self], window)[0]
 
-        Returns:
-            (H, W) stored numbers, and (H, W) bool, True where there is data; None when there is data everywhere.
-
-        Raises:
-            SceneUnreadable: A block that cannot be read, with the file's name.
-        """
-        rows, row_pad = _overlap(int(window.row_off) - self.row_off, int(window.height), self.dataset.height)
-        cols, col_pad = _overlap(int(window.col_off) - self.col_off, int(window.width), self.dataset.width)
-        height, width = rows[1] - rows[0], cols[1] - cols[0]
-        if height <= 0 or width <= 0:
-            shape = (int(window.height), int(window.width))
-            return np.zeros(shape, self.dataset.dtypes[self.band.index - 1]), np.zeros(shape, bool)
-        top = self.dataset.height - rows[1] if self.flipped else rows[0]
-        stored, has_data = self._read(Window(cols[0], top, width, height))
-        if self.flipped:
-            stored, has_data = stored[::-1], None if has_data is None else has_data[::-1]
-        if any(row_pad) or any(col_pad):
-            has_data = np.ones(stored.shape, bool) if has_data is None else has_data
-            stored, has_data = np.pad(stored, (row_pad, col_pad)), np.pad(has_data, (row_pad, col_pad))
-        return stored, has_data
-
-    def _read(self, window: Window) -> tuple[Stored, NDArray[np.bool_] | None]:
-        index = self.band.index
-        try:
-            stored: Stored = self.dataset.read(index, window=window)
-            has_data = self._mask(stored, window)
-            if self.alpha is not None:
-                opaque = self.dataset.read(self.alpha, window=window) > 0
-                has_data = opaque if has_data is None else has_data & opaque
-        except RasterioError as error:
-            what = f"band {self.band.name} of {self.band.dataset.name}"
-            raise SceneUnreadable(f"{what} cannot be read: {in_words(error)}") from error
+    def _part(self, stored: Stored, window: Window) -> Part:
+        """Stored numbers of a window of the dataset with where they are data."""
+        has_data = self._mask(stored, window)
+        if self.alpha is not None:
+            has_data = _both(has_data, self.dataset.read(self.alpha, window=window) > 0)
         if stored.dtype.kind == "f":
             with np.errstate(over="ignore"):  # what is too large for float32 is no number
-                numbers = stored.astype(np.float32, copy=False)
-            finite = np.isfinite(numbers)
-            return numbers, finite if has_data is None else has_data & finite
+                stored = stored.astype(np.float32, copy=False)
+            has_data = _both(has_data, np.isfinite(stored))
+        for nodata in self.undeclared:
+            has_data = _both(has_data, _differs(stored, nodata))
         return stored, has_data
 
     def _mask(self, stored: Stored, window: Window) -> NDArray[np.bool_] | None:
@@ -99,9 +87,63 @@ class PlacedBand:
         if flags == [MaskFlags.all_valid]:
             return None
         if flags == [MaskFlags.nodata] and stored.dtype.kind in "ui":
-            nodata = whole_number(self.dataset.nodatavals[self.band.index - 1], stored.dtype)
-            return None if nodata is None else stored != nodata
+            return _differs(stored, self.dataset.nodatavals[self.band.index - 1])
         return np.asarray(self.dataset.read_masks(self.band.index, window=window) > 0)
+
+
+def read_together(bands: Sequence[PlacedBand], window: Window) -> list[Part]:
+    """Stored numbers of a window of the grid, and where there are any.
+
+    Bands of one file are read at once, which is what GDAL is fastest at where a block holds them all.
+
+    Args:
+        bands: What to read.
+        window: Pixels of the grid.
+
+    Returns:
+        For each band (H, W) stored numbers, and (H, W) bool, True where there is data; None when there is everywhere.
+
+    Raises:
+        SceneUnreadable: A block that cannot be read, with the file's name.
+    """
+    parts: dict[int, Part] = {}
+    for place, group in enumerate(bands):
+        if place in parts:
+            continue
+        same = [other for other, band in enumerate(bands) if band.reads_like(group)]
+        parts |= dict(zip(same, _read([bands[other] for other in same], window), strict=True))
+    return [parts[place] for place in range(len(bands))]
+
+
+def _read(bands: list[PlacedBand], window: Window) -> list[Part]:
+    """The same for bands of one file that lie alike."""
+    first = bands[0]
+    dataset = first.dataset
+    rows, row_pad = _overlap(int(window.row_off) - first.row_off, int(window.height), dataset.height)
+    cols, col_pad = _overlap(int(window.col_off) - first.col_off, int(window.width), dataset.width)
+    height, width = rows[1] - rows[0], cols[1] - cols[0]
+    if height <= 0 or width <= 0:
+        shape = (int(window.height), int(window.width))
+        return [(np.zeros(shape, first.dtype), np.zeros(shape, bool)) for _ in bands]
+    top = dataset.height - rows[1] if first.flipped else rows[0]
+    inside = Window(cols[0], top, width, height)
+    try:
+        numbers = dataset.read([band.band.index for band in bands], window=inside)
+        parts = [band._part(stored, inside) for band, stored in zip(bands, numbers, strict=True)]
+    except RasterioError as error:
+        what = f"band {', '.join(band.band.name for band in bands)} of {first.band.dataset.name}"
+        raise SceneUnreadable(f"{what} cannot be read: {in_words(error)}") from error
+    if first.flipped:
+        parts = [(stored[::-1], None if has_data is None else has_data[::-1]) for stored, has_data in parts]
+    if any(row_pad) or any(col_pad):
+        parts = [_padded(part, (row_pad, col_pad)) for part in parts]
+    return parts
+
+
+def _padded(part: Part, pads: tuple[tuple[int, int], tuple[int, int]]) -> Part:
+    """A part with what the file does not reach added as missing."""
+    stored, has_data = part
+    return np.pad(stored, pads), np.pad(np.ones(stored.shape, bool) if has_data is None else has_data, pads)
 
 
 def place(
@@ -111,7 +153,7 @@ def place(
     stack: ExitStack,
     location: str,
     classes: bool,
-    nodata: float | None,
+    masks: MaskSettings,
     shift: Shift = (0.0, 0.0),
 ) -> PlacedBand:
     """Bring a band onto a grid.
@@ -126,7 +168,7 @@ def place(
         stack: Closes the view of a warped band.
         location: Its name, for messages.
         classes: It holds classes, between which nothing can be interpolated.
-        nodata: Stored number that means "no data" when the file does not declare one; needed for warping.
+        masks: Which stored numbers mean "no data" although the file does not declare them.
         shift: (rows, columns) that the scene is moved by, pixels of the grid, positive down and right.
 
     Raises:
@@ -136,14 +178,16 @@ def place(
     if dataset.crs is None:
         raise SceneMismatch(f"{dataset.name} has no coordinate reference system")
     same_crs = dataset.crs == crs
-    move = Affine.translation(shift[1] * grid.resolution, -shift[0] * grid.resolution)
+    across, down = grid.transform[0], grid.transform[4]
+    move = Affine.translation(shift[1] * across, shift[0] * down)
     transform = move @ dataset.transform
     if same_crs:
         offset = _whole_offset(dataset, transform, grid, settings.tolerance)
         if offset is not None:
             row_off, col_off = offset
             _check_overlap(dataset, grid, location, _span(row_off, col_off, dataset, grid))
-            return PlacedBand(band, dataset, band.alpha, row_off, col_off, flipped=transform.e > 0)
+            undeclared = tuple(number for number in (masks.nodata, band.undeclared) if number is not None)
+            return PlacedBand(band, dataset, band.alpha, row_off, col_off, transform.e > 0, undeclared)
     bounds = _bounds(dataset, transform, crs, same_crs)
     _check_overlap(dataset, grid, location, bounds)
     coarser = same_crs and _nests(dataset, transform, grid, settings.tolerance)
@@ -154,15 +198,26 @@ def place(
             f"{dataset.name} is not on the grid of {location} ({_words(grid)}): {where}. Warp it, or set "
             "grid.on_mismatch=warp"
         )
-    return _warped(band, transform, grid, crs, stack, classes, band.nodata if band.nodata is not None else nodata)
+    known = (band.nodata, band.undeclared, masks.nodata, masks.border)
+    nodata = next((number for number in known if number is not None), None)
+    return _warped(band, transform, grid, crs, stack, classes, nodata)
 
 
-def whole_number(value: float | None, dtype: np.dtype[Any]) -> int | None:
-    """A nodata value as an integer of a type; None when no such number can be stored."""
-    if value is None or not np.isfinite(value) or value != int(value):
+def _differs(stored: Stored, nodata: float) -> NDArray[np.bool_] | None:
+    """(H, W) where stored numbers are not `nodata`; None when the type cannot even store it."""
+    if stored.dtype.kind == "f":
+        return np.asarray(stored != stored.dtype.type(nodata))
+    limits = np.iinfo(stored.dtype)
+    if not (limits.min <= nodata <= limits.max and nodata == int(nodata)):
         return None
-    limits = np.iinfo(dtype)
-    return int(value) if limits.min <= value <= limits.max else None
+    return np.asarray(stored != int(nodata))
+
+
+def _both(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Where both have data; None is everywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -175,14 +230,14 @@ def _overlap(start: int, length: int, size: int) -> tuple[tuple[int, int], tuple
 def _whole_offset(dataset: DatasetReader, transform: Affine, grid: Grid, tolerance: float) -> tuple[int, int] | None:
     """(row, column) of the grid where a dataset begins; None when its pixels are not those of the grid."""
     a, b, c, d, e, f = tuple(transform)[:6]
-    resolution = grid.resolution
+    across, down = grid.transform[0], -grid.transform[4]
     if transform.is_identity or b or d or a <= 0:
         return None
     north = f if e < 0 else f + e * dataset.height
-    columns, rows = (c - grid.bounds[0]) / resolution, (grid.bounds[3] - north) / resolution
+    columns, rows = (c - grid.bounds[0]) / across, (grid.bounds[3] - north) / down
     col_off, row_off = round(columns), round(rows)
     # An error of the pixel size adds up from one end of the raster to the other.
-    stretch = max(abs(a / resolution - 1) * dataset.width, abs(abs(e) / resolution - 1) * dataset.height)
+    stretch = max(abs(a / across - 1) * dataset.width, abs(abs(e) / down - 1) * dataset.height)
     off = max(abs(columns - col_off), abs(rows - row_off)) + stretch
     return (row_off, col_off) if off <= tolerance else None
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from configs.workspace import Workspace, write_text
-from imagery.catalog import scene_file
-from imagery.sources import Scene
+from imagery.catalog import list_files, scene_file
+from imagery.sources.scene import Scene
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,21 +63,33 @@ class Quarantine:
         return record
 
     def get(self, scene: Scene) -> QuarantineRecord | None:
-        """The record of a scene; None when it is not quarantined."""
-        path = scene_file(self.workspace.quarantine, scene, ".json")
-        return _read(path.read_text(encoding="utf-8")) if path.exists() else None
+        """The record of a scene; None when it is not quarantined, or was by another version of tilewatch."""
+        return _read(scene_file(self.workspace.quarantine, scene, ".json"))
 
     def release(self, scene: Scene) -> None:
         """Forget that a scene was quarantined."""
         scene_file(self.workspace.quarantine, scene, ".json").unlink(missing_ok=True)
 
-    def records(self) -> list[QuarantineRecord]:
-        """All records, oldest scene first."""
-        paths = self.workspace.quarantine.glob("*/[!.]*.json")
-        records = [_read(path.read_text(encoding="utf-8")) for path in paths]
-        return sorted(records, key=lambda record: (record.acquired, record.scene_id))
+    def records(
+        self, locations: Iterable[str] | None = None, since: date | None = None, until: date | None = None
+    ) -> list[QuarantineRecord]:
+        """The records of some places and times, oldest scene first. Of others no file is opened.
+
+        Args:
+            locations: Names of locations; None is all.
+            since: First UTC date.
+            until: Last UTC date.
+        """
+        paths = list_files(self.workspace.quarantine, locations, since, until)
+        return sorted(filter(None, map(_read, paths)), key=lambda record: (record.acquired, record.scene_id))
 
 
-def _read(text: str) -> QuarantineRecord:
-    record: dict[str, Any] = json.loads(text)
-    return QuarantineRecord(**record | {"stamp": tuple(record["stamp"])})
+def _read(path: Path) -> QuarantineRecord | None:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return QuarantineRecord(**record | {"stamp": tuple(record["stamp"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        log.warning("%s was written by another version of tilewatch, or is damaged: its scene is tried again", path)
+        return None

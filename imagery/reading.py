@@ -19,7 +19,7 @@ from imagery.errors import SceneMismatch
 from imagery.grid import Grid, grid_of
 from imagery.masks import CLOUDY, EMPTY, Cause, Causes
 from imagery.opening import open_bands
-from imagery.placement import PlacedBand, Shift, Stored, place
+from imagery.placement import PlacedBand, Shift, Stored, place, read_together
 from imagery.sources.scene import Scene
 from imagery.sources.storage import gdal_options
 
@@ -103,9 +103,8 @@ class SceneReader:
             self.grid = location_grid or grid_of(
                 finest.crs, finest.transform, finest.width, finest.height, grid.resolution, finest.name
             )
-            undeclared = masks.nodata if masks.nodata is not None else masks.border
             self._bands: dict[str, PlacedBand] = {
-                name: place(band, self.grid, grid, self._stack, scene.location, name in class_bands, undeclared, shift)
+                name: place(band, self.grid, grid, self._stack, scene.location, name in class_bands, masks, shift)
                 for name, band in bands.items()
             }
             self._model = CloudModel(masks.cloud_model, source.bands) if masks.cloud_model else None
@@ -152,7 +151,7 @@ class SceneReader:
 
     def _read_data(self, window: Window) -> StoredPixels:
         """The bands, and where they have no data."""
-        bands, has_data = zip(*(self._read_band(name, window) for name in self._source.bands), strict=True)
+        bands, has_data = zip(*read_together([self._bands[name] for name in self._source.bands], window), strict=True)
         causes = np.zeros((int(window.height), int(window.width)), np.uint8)
         for present in has_data:
             if present is not None:
@@ -162,13 +161,6 @@ class SceneReader:
             all_border = np.logical_and.reduce([stored == border for stored in bands])
             causes[all_border & (causes == Cause.VALID)] = Cause.BORDER
         return StoredPixels(bands, has_data, causes)
-
-    def _read_band(self, name: str, window: Window) -> tuple[Stored, NDArray[np.bool_] | None]:
-        stored, has_data = self._bands[name].read(window)
-        for nodata in {self._masks.nodata, self._bands[name].band.nodata} - {None}:
-            differs = stored != nodata
-            has_data = differs if has_data is None else has_data & differs
-        return stored, has_data
 
     def _physical(self, stored: StoredPixels) -> NDArray[np.float32]:
         values = np.empty((len(stored.bands), *stored.causes.shape), np.float32)

@@ -8,15 +8,18 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 # Buckets of a DDSketch (Masson, Rim & Lee, VLDB 2019): bucket i holds values in (GROWTH**(i-1), GROWTH**i], so every
 # quantile is right to ACCURACY of its value whatever the range, and sketches merge by adding counts.
 ACCURACY = 0.005
 GROWTH = (1 + ACCURACY) / (1 - ACCURACY)
+LOG_GROWTH = math.log(GROWTH)
 SMALLEST, LARGEST = 1e-6, 1e9
-FIRST = int(np.floor(np.log(SMALLEST) / np.log(GROWTH)))
-BUCKETS = int(np.ceil(np.log(LARGEST) / np.log(GROWTH))) - FIRST + 1
+FIRST = int(np.floor(np.log(SMALLEST) / LOG_GROWTH))
+BUCKETS = int(np.ceil(np.log(LARGEST) / LOG_GROWTH)) - FIRST + 1
+ALL_BUCKETS = 2 * BUCKETS + 1  # negative values (largest magnitude first), zero, positive values
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class BandStats:
         m2: Sum of their squared deviations from the mean.
         minimum: The smallest.
         maximum: The largest.
-        sketch: (2 · BUCKETS + 1,) int64 counts: negative values (largest magnitude first), zero, positive values.
+        sketch: (ALL_BUCKETS,) int64 counts by bucket.
     """
 
     count: int = 0
@@ -37,7 +40,7 @@ class BandStats:
     m2: float = 0.0
     minimum: float = np.inf
     maximum: float = -np.inf
-    sketch: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2 * BUCKETS + 1, np.int64), repr=False)
+    sketch: NDArray[np.int64] = field(default_factory=lambda: np.zeros(ALL_BUCKETS, np.int64), repr=False)
 
     @classmethod
     def of(cls, values: ArrayLike) -> BandStats:
@@ -46,14 +49,19 @@ class BandStats:
         if numbers.size == 0:
             return cls()
         mean = float(numbers.mean())
-        sketch = np.bincount(_bucket(numbers), minlength=2 * BUCKETS + 1)
         squares = float(np.square(numbers - mean).sum())
+        sketch = np.bincount(buckets_of(numbers), minlength=ALL_BUCKETS)
         return cls(numbers.size, mean, squares, float(numbers.min()), float(numbers.max()), sketch)
 
     @property
     def std(self) -> float:
         """Standard deviation (of the population)."""
         return float(np.sqrt(self.m2 / self.count)) if self.count else float("nan")
+
+    @property
+    def negative_fraction(self) -> float:
+        """Share of the pixels that are below zero; NaN when there are none."""
+        return float(self.sketch[:BUCKETS].sum() / self.count) if self.count else float("nan")
 
     def merge(self, other: BandStats) -> BandStats:
         """Statistics of both together (Chan, Golub & LeVeque 1983)."""
@@ -75,10 +83,8 @@ class BandStats:
         if not self.count:
             return float("nan")
         rank = math.floor(percent / 100 * (self.count - 1) + 1e-9)  # a pixel that is there, not one in between
-        bucket = int(np.searchsorted(np.cumsum(self.sketch), rank, side="right"))
-        magnitude = 2 * GROWTH ** (abs(bucket - BUCKETS) - 1 + FIRST) / (1 + GROWTH)
-        value = 0.0 if bucket == BUCKETS else np.sign(bucket - BUCKETS) * magnitude
-        return float(np.clip(value, self.minimum, self.maximum))
+        bucket = np.searchsorted(np.cumsum(self.sketch), rank, side="right")
+        return float(np.clip(bucket_values(bucket), self.minimum, self.maximum))
 
     def to_record(self) -> dict[str, Any]:
         """As JSON: only the buckets that are not empty."""
@@ -98,7 +104,7 @@ class BandStats:
         """The inverse of `to_record`."""
         if not record["count"]:
             return cls()
-        sketch = np.zeros(2 * BUCKETS + 1, np.int64)
+        sketch = np.zeros(ALL_BUCKETS, np.int64)
         sketch[record["buckets"]] = record["counts"]
         return cls(record["count"], record["mean"], record["m2"], record["minimum"], record["maximum"], sketch)
 
@@ -108,10 +114,27 @@ def merge_all(stats: list[BandStats]) -> BandStats:
     return reduce(BandStats.merge, stats, BandStats())
 
 
-def _bucket(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The bucket of each value."""
-    magnitude = np.abs(values)
-    tiny = magnitude < SMALLEST
-    index = np.ceil(np.log(np.where(tiny, 1.0, magnitude)) / np.log(GROWTH)).astype(np.int64) - FIRST + 1
-    index = np.where(tiny, 0, np.clip(index, 1, BUCKETS))
-    return BUCKETS + np.where(values < 0, -index, index)
+def bucket_values(buckets: ArrayLike) -> NDArray[np.float64]:
+    """The value that stands for each bucket: no value in it differs by more than ACCURACY of itself."""
+    offset = np.asarray(buckets) - BUCKETS
+    magnitude = 2 * GROWTH ** (np.abs(offset) - 1.0 + FIRST) / (1 + GROWTH)
+    return np.where(offset == 0, 0.0, np.sign(offset) * magnitude)
+
+
+@njit(cache=True)
+def bucket_of(value: float) -> int:
+    """The bucket of a value."""
+    magnitude = abs(value)
+    if magnitude < SMALLEST:
+        return BUCKETS
+    index = int(min(max(math.ceil(math.log(magnitude) / LOG_GROWTH) - FIRST + 1, 1), BUCKETS))
+    return BUCKETS - index if value < 0 else BUCKETS + index
+
+
+@njit(nogil=True, cache=True)
+def buckets_of(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bucket of each of (N,) values."""
+    buckets = np.empty(values.size, np.int64)
+    for index in range(values.size):
+        buckets[index] = bucket_of(values[index])
+    return buckets

@@ -30,13 +30,18 @@ class TileBatch:
 
 
 def read_tiles(
-    reader: SceneReader, tile_size: int, only: set[tuple[int, int]] | None = None, at_least: int = 1
+    reader: SceneReader,
+    tile_size: int,
+    stride: int | None = None,
+    only: set[tuple[int, int]] | None = None,
+    at_least: int = 1,
 ) -> Iterator[TileBatch]:
     """The tiles of a scene, some rows of tiles at a time.
 
     Args:
         reader: The open scene.
         tile_size: Side of a tile, pixels.
+        stride: From one tile to the next, pixels; None is `tile_size`.
         only: (row_off, col_off) of the tiles wanted; None for all. Rows without any are not read.
         at_least: Rows are joined until they hold so many tiles, so that small scenes fill a network's batch.
 
@@ -44,7 +49,7 @@ def read_tiles(
         SceneUnreadable: A block that cannot be read.
     """
     held: list[TileBatch] = []
-    for strip in reader.grid.strips(tile_size):
+    for strip in reader.grid.strips(tile_size, stride):
         wanted = [tile for tile in strip if only is None or (tile.row_off, tile.col_off) in only]
         if wanted:
             held.append(_cut(reader.read(reader.grid.strip_window(strip)), wanted, tile_size))
@@ -70,9 +75,10 @@ def _cut(pixels: Pixels, strip: list[Tile], tile_size: int) -> TileBatch:
     channels = pixels.values.shape[0]
     values = np.full((len(strip), channels, tile_size, tile_size), np.nan, np.float32)
     valid = np.zeros((len(strip), tile_size, tile_size), bool)
+    counts = pixels.valid
     for index, tile in enumerate(strip):
         columns = slice(tile.col_off, tile.col_off + tile.width)
         values[index, :, : tile.height, : tile.width] = pixels.values[:, :, columns]
-        valid[index, : tile.height, : tile.width] = pixels.valid[:, columns]
+        valid[index, : tile.height, : tile.width] = counts[:, columns]
     area = np.array([tile.height * tile.width for tile in strip])
     return TileBatch(strip, values, valid, area)

@@ -129,7 +129,7 @@ def gathered(
         for done, (scene, rows) in enumerate(by_scene, start=1):
             with open_scene(scenes[int(str(scene))].scene, settings, workspace) as reader:
                 place = {(row.row_off, row.col_off): row.Index for row in rows.itertuples()}
-                for batch in read_tiles(reader, size, only=set(place)):
+                for batch in read_tiles(reader, size, settings.grid.stride, only=set(place)):
                     target = [place[tile.row_off, tile.col_off] for tile in batch.tiles]
                     values[target], valid[target] = batch.values, batch.valid
             if on_scene:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
@@ -111,13 +112,18 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
     """
     catalog, quarantine, key = Catalog(workspace), Quarantine(workspace), reading_key(settings)
     try:
-        stamp, fingerprint = scene.stamp, scene.fingerprint()
+        stamp = scene.stamp
         known = catalog.get(scene)
-        if known and known.key == key and known.fingerprint == fingerprint:
+        if known and known.key == key and known.fingerprint == scene.fingerprint():
             catalog.write_record(replace(known, files=scene.files, stamp=stamp))
             return Ingested(scene.scene_id, known.tiles, None)
-        with open_scene(scene, settings, workspace) as reader:
-            found = survey(reader, settings.source.bands, settings.grid.tile_size)
+        with ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(scene.fingerprint)
+            grid = settings.grid
+            found = survey(
+                lambda: open_scene(scene, settings, workspace), settings.source.bands, grid.tile_size, grid.stride
+            )
+        fingerprint = digest.result()
         if found.data_fraction == 0:
             raise SceneEmpty(f"{scene.scene_id} has no data: every pixel is nodata")
     except (ImageryError, OSError) as error:
@@ -132,10 +138,12 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
         fingerprint=fingerprint,
         key=key,
         tile_size=settings.grid.tile_size,
+        stride=settings.grid.stride or settings.grid.tile_size,
         tiles=len(found.tiles),
         valid_fraction=found.valid_fraction,
         data_fraction=found.data_fraction,
         cloud_fraction=found.cloud_fraction,
+        masked=found.masked,
         stats=found.stats,
         ingested_at=datetime.now(UTC).replace(microsecond=0),
     )

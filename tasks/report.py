@@ -168,7 +168,7 @@ def _evidence(
     places = set(zip(flags["row_off"], flags["col_off"], strict=True))
     found = {}
     with open_scene(scene.record.scene, settings, workspace) as reader:
-        for batch in read_tiles(reader, detector.tile_size, only=places):
+        for batch in read_tiles(reader, detector.tile_size, settings.grid.stride, only=places):
             scores = score_batch(detector, batch, location)
             expected = detector.expected(batch.values, batch.valid)
             shares = _band_shares(detector, batch.values, expected, batch.valid)

@@ -61,9 +61,11 @@ def latents_file(workspace: Workspace, detector_version: str, record: SceneRecor
     return scene_file(workspace.latents / safe_name(detector_version), record, ".parquet")
 
 
-def observe(detector: Detector, reader: SceneReader, calibrated: bool) -> Iterator[tuple[TileBatch, TileScores]]:
+def observe(
+    detector: Detector, reader: SceneReader, stride: int | None, calibrated: bool
+) -> Iterator[tuple[TileBatch, TileScores]]:
     """Every tile of a scene with what the detector says of it: the one way tiles meet a detector."""
-    for batch in read_tiles(reader, detector.tile_size, at_least=BATCH):
+    for batch in read_tiles(reader, detector.tile_size, stride, at_least=BATCH):
         yield batch, score_batch(detector, batch, reader.scene.location, calibrated)
 
 
@@ -100,12 +102,13 @@ def score_scene(
     calibration = detector.calibration
     calibration_id = calibration.calibration_id if calibration else ""
     tags = {"detector_version": detector_version, "scene_id": record.scene_id, "calibration_id": calibration_id}
+    tiling = detector.tile_size, settings.grid.stride
     with open_scene(record.scene, settings, workspace) as reader:
-        geometry = reader.grid.footprints(reader.grid.tiles(detector.tile_size))
-        with heatmap(files.heatmap, reader.grid, detector.score_settings.name, tags) as image:
-            for batch, scores in observe(detector, reader, calibrated=True):
+        geometry = reader.grid.footprints(reader.grid.tile_table(*tiling))
+        with heatmap(files.heatmap, reader.grid, detector.score_settings.name, tags, *tiling) as image:
+            for batch, scores in observe(detector, reader, settings.grid.stride, calibrated=True):
                 for tile, values in zip(batch.tiles, scores.heatmap, strict=True):
-                    image.write(values[: tile.height, : tile.width], tile.window)
+                    image.add(tile, values)
                 rows.append(_rows(batch, scores, record))
                 latents.append(latent_rows(batch, scores, record))
                 counts = detector.histograms(batch.values, batch.valid, scores)

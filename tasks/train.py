@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from configs import Settings, SettingsError, Workspace
 from imagery.catalog import Catalog, SceneRecord
 from imagery.normalise import band_limits
-from imagery.statistics import BandStats, merge_all
+from imagery.statistics import BandStats
 from tasks.dataset import Split, gathered, split_scenes
 from tasks.ingest import open_scene, reading_key
 from tasks.score import latent_rows, observe
@@ -57,7 +57,10 @@ class Trained:
 
 def training_stats(scenes: tuple[SceneRecord, ...], bands: tuple[str, ...]) -> dict[str, BandStats]:
     """Statistics of each band over some scenes."""
-    return {band: merge_all([record.stats[band] for record in scenes]) for band in bands}
+    merged = {band: BandStats() for band in bands}
+    for record in scenes:  # one by one: a scene's statistics are read when they are asked for, and are large
+        merged = {band: merged[band].merge(record.stats[band]) for band in bands}
+    return merged
 
 
 def check_request(settings: Settings, split: Split, workspace: Workspace) -> None:
@@ -187,7 +190,7 @@ def observe_scenes(
     for done, record in enumerate(scenes, start=1):
         rows = []
         with open_scene(record.scene, settings, workspace) as reader:
-            for batch, scores in observe(detector, reader, calibrated=False):
+            for batch, scores in observe(detector, reader, settings.grid.stride, calibrated=False):
                 places = [tile.tile_id(record.location) for tile in batch.tiles]
                 frame = {"scene_id": record.scene_id, "day": record.day, "tile_id": places, "score": scores.score}
                 frames.append(pd.DataFrame(frame))

@@ -160,7 +160,7 @@ def validate_scenes(
 
 def _scene_row(record: SceneRecord, catalog: Catalog, now: datetime) -> dict[str, Any]:
     tiles, grid = catalog.tiles(record), catalog.grid(record.location)
-    expected = len(grid.tiles(record.tile_size)) if grid else 0
+    expected = len(grid.tile_table(record.tile_size, record.stride)["row_off"]) if grid else 0
     usable = tiles[tiles["valid_fraction"] > 0]
     means = usable[[f"{band}_mean" for band in record.stats]].to_numpy()
     return {

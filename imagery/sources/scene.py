@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128
+
 from configs.workspace import time_name
 
-ARCHIVE = re.compile(r"/vsi(?:zip|tar)/(?P<archive>/.*?\.(?:zip|tar))/.+", re.IGNORECASE)
+ARCHIVE = re.compile(r"/vsi(?:zip|tar)/\{(?P<archive>.+?)\}/.+")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class SceneFile:
 
     Attributes:
         band: Name of its band; "" when its bands are named inside.
-        path: What is opened: a path on this machine, or one of GDAL's virtual file systems.
+        path: What is opened: a path on this machine, or one of GDAL's virtual file systems. Of an archive, with the
+            archive in braces: `/vsizip/{/data/product.zip}/a.jp2`.
         scale: Stored number × scale + offset = physical value, when the source says so; None leaves it to the settings.
         offset: See `scale`.
         nodata: Stored number that means "no data", when the source says so.
@@ -73,30 +75,35 @@ class Scene:
 
     @property
     def stamp(self) -> tuple[str, ...]:
-        """Name, size and modification time of each file: a cheap sign that nothing changed."""
-        return tuple(f"{file.path} {file.stamp}" if file.stamp else _stamp(path) for file, path in self._parts())
+        """Name, size and modification time of each file: a cheap sign that nothing changed.
+
+        What a source says of the numbers counts as well. A query is left out: it may be a signature, new every time.
+        """
+        seen: set[Path] = set()
+        stamps = []
+        for file in self.files:
+            path = file.local
+            if path is None:
+                stamps.append(f"{file.path.partition('?')[0]} {file.stamp}")
+            elif path not in seen:  # an archive counts once
+                seen.add(path)
+                stamps.append(_stamp(path))
+        told = (f"{file.band}: {_numbers(file)}" for file in self.files if _numbers(file) != PLAIN)
+        return (*stamps, *told)
 
     def fingerprint(self) -> str:
         """A digest of the content of the files, whatever their names and dates; of remote ones, of their stamps."""
-        digest = hashlib.sha256()
-        for file, path in self._parts():
-            numbers = f"{file.scale},{file.offset},{file.nodata},{file.number}"
-            digest.update(f"{file.band}:{numbers}:{path.stat().st_size if path else file.stamp};".encode())
-            if path:
-                with path.open("rb") as content:
-                    while block := content.read(1 << 20):
-                        digest.update(block)
-        return digest.hexdigest()[:32]
-
-    def _parts(self) -> Iterator[tuple[SceneFile, Path | None]]:
-        """Each file, with its place on this machine; an archive counts once."""
+        digest = xxh3_128()
         seen: set[Path] = set()
         for file in self.files:
             path = file.local
-            if path is None or path not in seen:
-                yield file, path
-            if path is not None:
+            digest.update(f"{file.band}:{_numbers(file)}:{path.stat().st_size if path else file.stamp};".encode())
+            if path is not None and path not in seen:
                 seen.add(path)
+                with path.open("rb") as content:
+                    while block := content.read(1 << 20):
+                        digest.update(block)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,38 @@ class Listing:
     skipped: tuple[tuple[str, str], ...]
 
 
-def _stamp(path: Path | None) -> str:
-    if path is None:
-        return ""
+def renamed(files: Iterable[SceneFile], names: Mapping[str, str]) -> tuple[SceneFile, ...]:
+    """Files with the names that the settings give to bands, in place of those of the source.
+
+    Args:
+        files: As the source names them.
+        names: Name in the source by our name: `source.names`.
+    """
+    return tuple(replace(file, band=band) for file in files for band in our_names(file.band, names))
+
+
+def our_names(theirs: str, names: Mapping[str, str]) -> list[str]:
+    """What we call a band of the source.
+
+    Example:
+        >>> our_names("red", {"B04": "red"}), our_names("blue", {"B04": "red"})
+        (['B04'], ['blue'])
+    """
+    ours = [name for name, told in names.items() if told == theirs]
+    return ours or ([] if theirs in names else [theirs])
+
+
+def _numbers(file: SceneFile) -> str:
+    """What the source says of the numbers in a file."""
+    return f"{file.scale},{file.offset},{file.nodata},{file.number}"
+
+
+def _stamp(path: Path) -> str:
     try:
         stat = path.stat()
     except FileNotFoundError:
         return f"{path} is gone"
     return f"{path} {stat.st_size} {stat.st_mtime_ns}"
+
+
+PLAIN = _numbers(SceneFile("", ""))

@@ -132,6 +132,7 @@ def record_of(path: Path, found, location: str = "here", number: int = 1) -> Sce
         fingerprint="f00",
         key="k1",
         tile_size=16,
+        stride=16,
         tiles=len(found.tiles),
         valid_fraction=found.valid_fraction,
         data_fraction=found.data_fraction,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -13,12 +14,15 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin, xy
 
+from configs.schema import Area
 from imagery.errors import SceneMismatch
-from imagery.grid import Grid, grid_of
+from imagery.grid import Grid, Tile, grid_of, tile_ids
 from tests.rasters import NORTH, UTM, WEST
 
 SIZES = st.integers(1, 200)
 TILES = st.integers(1, 64).map(lambda n: 4 * n)
+TILINGS = TILES.flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size)))  # size, stride
+WINDOW = ("row_off", "col_off", "height", "width")
 
 
 def utm_grid(width: int = 40, height: int = 24, resolution: float = 10.0) -> Grid:
@@ -39,26 +43,60 @@ def test_every_pixel_lies_in_exactly_one_tile(width: int, height: int, size: int
     assert (times_covered == 1).all()
 
 
-@given(width=SIZES, height=SIZES, size=TILES)
-def test_names_are_unique_and_depend_on_the_ground_alone(width: int, height: int, size: int) -> None:
-    tiles = utm_grid(width, height).tiles(size)
+@given(width=SIZES, height=SIZES, tiling=TILINGS)
+def test_overlapping_tiles_cover_the_grid_and_none_lies_within_another(
+    width: int, height: int, tiling: tuple[int, int]
+) -> None:
+    size, stride = tiling
+    covered = np.zeros((height, width), bool)
+    ends: set[tuple[int, int]] = set()
+
+    tiles = utm_grid(width, height).tiles(size, stride)
+
+    for tile in tiles:
+        bottom, right = tile.row_off + tile.height, tile.col_off + tile.width
+        assert (tile.row_off % stride, tile.col_off % stride) == (0, 0)
+        assert bottom == min(height, tile.row_off + size)
+        assert right == min(width, tile.col_off + size)
+        covered[tile.row_off : bottom, tile.col_off : right] = True
+        ends.add((bottom, right))
+    assert covered.all()
+    assert len(ends) == len(tiles)  # two tiles with the same end would lie one within the other
+
+
+@given(width=SIZES, height=SIZES, tiling=TILINGS, more=st.integers(0, 40))
+def test_names_are_unique_and_depend_on_the_ground_alone(
+    width: int, height: int, tiling: tuple[int, int], more: int
+) -> None:
+    tiles = utm_grid(width, height).tiles(*tiling)
     names = [tile.tile_id("here") for tile in tiles]
 
     assert len(set(names)) == len(names)
-    larger = {(tile.row_off, tile.col_off): tile for tile in utm_grid(width + 8, height + 8).tiles(size)}
+    larger = {(tile.row_off, tile.col_off): tile for tile in utm_grid(width + more, height + more).tiles(*tiling)}
     for tile, name in zip(tiles, names, strict=True):
         assert larger[tile.row_off, tile.col_off].tile_id("here") == name
 
 
-@given(width=SIZES, height=SIZES, size=TILES)
-def test_strips_hold_the_same_tiles_in_the_same_order(width: int, height: int, size: int) -> None:
+@given(width=SIZES, height=SIZES, tiling=TILINGS)
+def test_strips_and_the_table_hold_the_same_tiles_in_the_same_order(
+    width: int, height: int, tiling: tuple[int, int]
+) -> None:
     grid = utm_grid(width, height)
-    strips = list(grid.strips(size))
+    tiles, strips, table = grid.tiles(*tiling), list(grid.strips(*tiling)), grid.tile_table(*tiling)
 
-    assert [tile for strip in strips for tile in strip] == grid.tiles(size)
+    assert [tile for strip in strips for tile in strip] == tiles
+    assert [Tile(*row) for row in zip(*(table[name].tolist() for name in WINDOW), strict=True)] == tiles
+    ids = tile_ids("here", table["row_off"], table["col_off"])
+    assert ids == [tile.tile_id("here") for tile in tiles]
     for strip in strips:
         window = grid.strip_window(strip)
         assert (window.row_off, window.height, window.width) == (strip[0].row_off, strip[0].height, width)
+
+
+@pytest.mark.parametrize("stride", [17, -4])
+def test_a_stride_that_leaves_gaps_is_refused(stride: int) -> None:
+    with pytest.raises(ValueError, match=rf"16 pixels every {stride} pixels"):
+        utm_grid().tiles(16, stride)
 
 
 def test_a_name_is_spelled_as_the_catalog_promises() -> None:
@@ -179,14 +217,13 @@ def test_footprints_of_a_grid_without_a_code_lie_where_they_should() -> None:
     ("crs", "transform", "told"),
     [
         (None, from_origin(WEST, NORTH, 10, 10), ["no coordinate reference system", "gdal_edit.py -a_srs"]),
-        (UTM, Affine(8.7, 5, WEST, 5, -8.7, NORTH), ["north-up", "gdalwarp"]),
-        (UTM, Affine(10, 0, WEST, 0, 10, NORTH), ["north-up", "gdalwarp"]),
-        (UTM, Affine(-10, 0, WEST, 0, -10, NORTH), ["north-up", "gdalwarp"]),
-        (UTM, Affine.identity(), ["north-up", "gdalwarp"]),
+        (UTM, Affine(8.7, 5, WEST, 5, -8.7, NORTH), ["rotated", "set `locations.<name>`", "gdalwarp"]),
+        (UTM, Affine(-10, 0, WEST, 0, -10, NORTH), ["mirrored", "set `locations.<name>`", "gdalwarp"]),
+        (UTM, Affine.identity(), ["no geotransform", "gdal_edit.py"]),
     ],
-    ids=["no crs", "rotated", "south-up", "mirrored", "no geotransform"],
+    ids=["no crs", "rotated", "mirrored", "no geotransform"],
 )
-def test_a_raster_that_has_no_place_on_a_north_up_grid_is_refused_with_what_to_do(
+def test_a_raster_that_cannot_define_a_grid_is_refused_with_what_to_do(
     crs: str | None, transform: Affine, told: list[str]
 ) -> None:
     with pytest.raises(SceneMismatch) as caught:
@@ -194,3 +231,31 @@ def test_a_raster_that_has_no_place_on_a_north_up_grid_is_refused_with_what_to_d
 
     for words in ["scene.tif", *told]:
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("resolution", [None, 20.0])
+def test_a_raster_stored_from_south_to_north_gives_the_north_up_grid_of_the_same_pixels(
+    resolution: float | None,
+) -> None:
+    crs, south = CRS.from_string(UTM), NORTH - 24 * 10
+
+    south_up = grid_of(crs, Affine(10, 0, WEST, 0, 10, south), 40, 24, resolution, "a.tif")
+
+    assert south_up == grid_of(crs, from_origin(WEST, NORTH, 10, 10), 40, 24, resolution, "a.tif")
+
+
+@settings(max_examples=50)
+@given(width=SIZES, height=SIZES, resolution=st.sampled_from([0.1, 1 / 3, 10.0, 60.0]))
+def test_the_grid_of_an_area_has_its_bounds(width: int, height: int, resolution: float) -> None:
+    bounds = (WEST, NORTH - height * resolution, WEST + width * resolution, NORTH)
+
+    grid = Grid.of_area(Area(crs=UTM, bounds=bounds, resolution=resolution))
+
+    assert (grid.crs, grid.width, grid.height, grid.resolution) == (UTM, width, height, resolution)
+    assert grid.bounds == pytest.approx(bounds)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:99999", "Gauss", "", 'LOCAL_CS["a building",UNIT["metre",1]]'])
+def test_an_area_in_a_crs_that_nobody_knows_is_refused(crs: str) -> None:
+    with pytest.raises(SceneMismatch, match=re.escape(repr(crs))):
+        Grid.of_area(Area(crs=crs, bounds=(0, 0, 100, 100), resolution=10))

@@ -36,10 +36,12 @@ def record(day: int | date, location: str = "here", valid: float = 0.9) -> Scene
         f"{location}{day}",
         "key",
         16,
+        16,
         4,
         valid,
         1.0,
         0.1,
+        {},
         {},
         acquired,
     )

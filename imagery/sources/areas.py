@@ -1,0 +1,92 @@
+"""Which locations a footprint touches, and where they are on Earth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import shapely
+from pyproj.exceptions import CRSError
+from shapely import MultiPolygon, Polygon
+
+from configs.schema import Area
+from imagery.errors import ImageryError
+from imagery.footprints import on_earth
+
+LONGITUDES = "EPSG:4326"
+
+
+def touched(locations: Mapping[str, Area], footprint: Polygon | MultiPolygon) -> list[str]:
+    """The names of the locations that a footprint covers some ground of, in order.
+
+    Args:
+        locations: Where they are.
+        footprint: Longitudes and latitudes; what crosses the 180th meridian is cut there.
+
+    Raises:
+        ImageryError: A location's coordinate reference system is unknown.
+    """
+    return [name for name, area in sorted(locations.items()) if footprint.intersection(outline(name, area)).area > 0]
+
+
+@lru_cache(maxsize=1024)
+def outline(name: str, area: Area) -> Polygon | MultiPolygon:
+    """A location in longitudes and latitudes, cut at the 180th meridian.
+
+    Raises:
+        ImageryError: Its coordinate reference system is unknown, or it has no place on Earth.
+    """
+    try:
+        found = on_earth(shapely.box(*area.bounds), area.crs)
+    except CRSError as error:
+        raise ImageryError(f"locations.{name}.crs is {area.crs!r}, which is unknown: give a code like EPSG:32631") from (
+            error
+        )
+    if found.is_empty:
+        raise ImageryError(f"locations.{name}.bounds {area.bounds} are nowhere on Earth in {area.crs}")
+    return found
+
+
+def boxes(name: str, area: Area) -> list[tuple[float, float, float, float]]:
+    """West, south, east, north of a location, degrees: one box, or two where the 180th meridian cuts it."""
+    found = outline(name, area)
+    halves = [shapely.box(-180, -90, 0, 90), shapely.box(0, -90, 180, 90)] if _is_cut(found) else [found]
+    return [tuple(found.intersection(half).bounds) for half in halves]
+
+
+def footprint_of(corners: Sequence[tuple[float, float]]) -> Polygon | MultiPolygon:
+    """The area within (longitude, latitude) corners, cut where it crosses the 180th meridian.
+
+    Raises:
+        ImageryError: Fewer than three corners, or what is no number.
+    """
+    points = np.array(corners, float)
+    if points.ndim != 2 or len(points) < 3 or points.shape[1] < 2 or not np.isfinite(points).all():
+        raise ImageryError(f"its footprint has no three corners: {list(corners)[:3]}")
+    lon = points[:1, 0] + np.concatenate([[0], np.cumsum((np.diff(points[:, 0]) + 180) % 360 - 180)])
+    area = shapely.make_valid(Polygon(np.stack([lon, points[:, 1]], axis=1)))
+    found = on_earth(area, LONGITUDES) if area.geom_type in ("Polygon", "MultiPolygon") else Polygon()
+    if found.is_empty:
+        raise ImageryError(f"its footprint has no area: {list(corners)[:5]}")
+    return found
+
+
+def footprint_of_geojson(geometry: Any) -> Polygon | MultiPolygon:
+    """The area of a GeoJSON polygon or of several.
+
+    Raises:
+        ImageryError: It is no such thing.
+    """
+    try:
+        rings = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}[geometry["type"]]
+        parts = [footprint_of([tuple(point[:2]) for point in shell]) for shell, *_ in rings]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageryError(f"its geometry is no polygon: {error}") from error
+    return shapely.union_all(parts)
+
+
+def _is_cut(found: Polygon | MultiPolygon) -> bool:
+    west, _, east, _ = found.bounds
+    return west <= -180 and east >= 180 and found.geom_type == "MultiPolygon"
