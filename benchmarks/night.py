@@ -69,7 +69,7 @@ def measure(folder: Path, side: int, repetitions: int) -> dict[str, object]:
         normalise=NormaliseSettings(),
     )
     path = write_scene(folder / "here" / "2024-06-01.tif", side)
-    (scene,) = find_scenes(settings.source).scenes
+    (scene,) = find_scenes(settings.source, settings.locations).scenes
     workspace = Workspace(folder / "workspace")
     settle_grids([scene], settings, workspace)
     tiles = (side // 64) ** 2

@@ -18,8 +18,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from configs import SettingsError, Workspace, load_settings
+from configs import Period, SettingsError, Workspace, load_settings
 from configs.workspace import DEFAULT_WORKSPACE
+from imagery.errors import ImageryError
 
 if TYPE_CHECKING:  # Prefect takes seconds to import, and must not be before PREFECT_HOME is set
     from flows.parameters import NightRequest, Watch
@@ -184,6 +185,38 @@ def latents(
 
 
 @app.command()
+def catalog(
+    workspace: Folder = DEFAULT_WORKSPACE,
+    location: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    since: Day = None,
+    until: Day = None,
+    bbox: Annotated[
+        str | None,
+        typer.Option(metavar="WEST,SOUTH,EAST,NORTH", help="Only locations that touch this box, in degrees."),
+    ] = None,
+    dates: Annotated[
+        bool, typer.Option("--dates", help="Show every scene: how much of it is valid, and why not.")
+    ] = False,
+    quarantined: Annotated[bool, typer.Option("--quarantined", help="Show all quarantined scenes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What the catalog holds, place by place, and what was quarantined and why."""
+
+    def work() -> Any:
+        from tasks.overview import overview
+
+        period = Period(start=_day(since), end=_day(until))
+        return overview(Workspace(workspace), location or (), period, _box(bbox), dates)
+
+    def show(result: Any) -> None:
+        from flows.overview import show_overview
+
+        show_overview(result, Console(), quarantined)
+
+    _finish(work, show, (ImageryError, OSError), as_json)
+
+
+@app.command()
 def demo(
     workspace: Folder = DEFAULT_WORKSPACE / "demo",
     overrides: Overrides = None,
@@ -222,7 +255,7 @@ def _run(
     workspace: Path,
     as_json: bool,
 ) -> None:
-    """Run a command's work, show its result, and end with the right status."""
+    """Run a command that needs Prefect, show its result, and end with the right status."""
     try:
         load_settings(config, overrides or ())
     except SettingsError as error:
@@ -235,9 +268,31 @@ def _run(
     from flows.parameters import Watch
 
     logs.set_up(console)
+
+    def watched() -> Any:
+        return work(Watch(config=str(config) if config else None, workspace=str(workspace), overrides=overrides or []))
+
+    def show(result: Any) -> None:
+        from flows import console as words
+
+        words.show(result, Console())
+
+    _finish(watched, show, logs.EXPECTED, as_json)
+
+
+def _finish(
+    work: Callable[[], Any], show: Callable[[Any], None], expected: tuple[type[Exception], ...], as_json: bool
+) -> None:
+    """Do the work of a command, show its result, and end with the right status.
+
+    Args:
+        work: Gives the result.
+        show: Shows it to a person.
+        expected: Failures whose message says all there is to say; any other one is shown with its trace.
+        as_json: Print the result as JSON instead.
+    """
     try:
-        watch = Watch(config=str(config) if config else None, workspace=str(workspace), overrides=list(overrides or []))
-        result = work(watch)
+        result = work()
     except SettingsError as error:
         _fail(str(error), 2, as_json)
     except ValidationError as error:
@@ -247,15 +302,13 @@ def _run(
     except Exception as error:
         if interrupted.is_set():
             _fail(STOPPED, 130, as_json)
-        if not isinstance(error, logs.EXPECTED):
+        if not isinstance(error, expected):
             logging.getLogger(__name__).exception("unexpected failure")
         _fail(str(error), 1, as_json)
     if as_json:
         print(json.dumps(_plain(result), ensure_ascii=False))
     else:
-        from flows.console import show
-
-        show(result, Console())
+        show(result)
 
 
 def _at_home(workspace: Workspace) -> None:
@@ -291,6 +344,17 @@ def _day(text: str | None) -> date | None:
         return date.fromisoformat(text) if text else None
     except ValueError:
         raise SettingsError(f"{text!r} is not a date of the form YYYY-MM-DD") from None
+
+
+def _box(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(number) for number in text.split(","))
+    except ValueError:
+        example = "--bbox 23.5,46.9,24,47.3"
+        raise SettingsError(f"{text!r} is not a box WEST,SOUTH,EAST,NORTH in degrees, e.g. {example}") from None
+    return west, south, east, north
 
 
 def _nights(since: str | None, until: str | None) -> NightRequest:

@@ -59,13 +59,12 @@ class Catalog:
             fingerprint=record.fingerprint,
             ingested_at=pd.Timestamp(record.ingested_at),
         )
+        known = self._file(record, ".json")
         with self._alone(record.location):
             with whole_file(self._file(record, ".parquet")) as path:
                 write_tiles(path, frame, record.stats, record.entry)
-                self._file(record, ".json").unlink(
-                    missing_ok=True
-                )  # or it would stand beside tiles that are not its own
-            write_text(self._file(record, ".json"), record.to_json())
+                known.unlink(missing_ok=True)  # or the old record would stand beside tiles that are not its own
+            write_text(known, record.to_json())
 
     def write_record(self, record: SceneRecord) -> None:
         """Replace what is known of a scene whose tiles stay as they are; not if they were replaced meanwhile."""

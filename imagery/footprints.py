@@ -144,9 +144,8 @@ def _cut_at_180(area: Polygon | MultiPolygon) -> list[Polygon]:
 
 def _joined(parts: list[Polygon]) -> Polygon | MultiPolygon:
     """One area of all parts, without seams; empty without any."""
-    whole = shapely.union_all(parts, grid_size=SAME)
-    oriented = [shapely.geometry.polygon.orient(part) for part in _polygons(whole)]
-    return oriented[0] if len(oriented) == 1 else MultiPolygon(oriented)
+    whole = list(shapely.orient_polygons(_polygons(shapely.union_all(parts, grid_size=SAME))))
+    return whole[0] if len(whole) == 1 else MultiPolygon(whole)
 
 
 def _polygons(shape: Any) -> list[Polygon]:

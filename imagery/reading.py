@@ -21,7 +21,9 @@ from imagery.masks import CLOUDY, EMPTY, Cause, Causes
 from imagery.opening import open_bands
 from imagery.placement import PlacedBand, Shift, Stored, place, read_together
 from imagery.sources.scene import Scene
-from imagery.sources.storage import gdal_options
+from imagery.sources.storage import gdal_options, tried_again
+
+PROBE = 64  # rows that are looked at at once for a sign of data
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class SceneReader:
         try:
             self._stack.enter_context(rasterio.Env(**gdal_options(source)))
             class_bands = [name for name in (masks.class_band, masks.qa_band, masks.cloud_band) if name]
-            bands = open_bands(scene, source, [*source.bands, *class_bands], self._stack)
+            wanted = [*source.bands, *class_bands]
+            bands = tried_again(lambda: open_bands(scene, source, wanted, self._stack), scene.is_remote, source)
             finest = min((bands[name].dataset for name in source.bands), key=lambda dataset: abs(dataset.res[0]))
             self.grid = location_grid or grid_of(
                 finest.crs, finest.transform, finest.width, finest.height, grid.resolution, finest.name
@@ -125,6 +128,18 @@ class SceneReader:
         """Rows of the grid that are best read at once: a block of the files."""
         return max(self._bands[name].block_rows for name in self._source.bands)
 
+    def has_any_data(self) -> bool:
+        """Whether a single pixel has data in every band, cloudy or not; reads no further than to the first one.
+
+        Raises:
+            SceneUnreadable: A block that cannot be read, with the file's name.
+        """
+        rows = [
+            Window(0, row, self.grid.width, min(PROBE, self.grid.height - row))
+            for row in range(0, self.grid.height, PROBE)
+        ]
+        return any(not np.isin(self.read_stored(window).causes, EMPTY).all() for window in rows)
+
     def scaling(self, band: str) -> tuple[float, float]:
         """(scale, offset) of a band: stored number × scale + offset = physical value."""
         return self._bands[band].band.scale, self._bands[band].band.offset
@@ -143,7 +158,11 @@ class SceneReader:
 
         Raises:
             SceneUnreadable: A block that cannot be read, with the file's name.
+            SceneUnreachable: The same of a file that lies elsewhere, after it was tried again.
         """
+        return tried_again(lambda: self._read_stored(window), self.scene.is_remote, self._source)
+
+    def _read_stored(self, window: Window) -> StoredPixels:
         stored = self._read_data(window)
         if self._masks.class_band or self._masks.qa_band or self._masks.cloud_band or self._model:
             return StoredPixels(stored.bands, stored.has_data, masking.first(stored.causes, self._unwanted(window)))
@@ -168,7 +187,8 @@ class SceneReader:
             zip(self._source.bands, stored.bands, stored.has_data, strict=True)
         ):
             scale, offset = self.scaling(name)
-            values[channel] = numbers * np.float32(scale) + np.float32(offset)
+            # Rounded once: in float32, a quarter of all (DN - 1000) / 10 000 would come out one step beside.
+            values[channel] = numbers * np.float64(scale) + np.float64(offset)
             if has_data is not None:
                 values[channel][~has_data] = np.nan
         return values

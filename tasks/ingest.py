@@ -11,7 +11,8 @@ from datetime import UTC, date, datetime
 
 from configs import Settings, Workspace
 from imagery.catalog import Catalog, SceneRecord
-from imagery.errors import ImageryError, SceneEmpty
+from imagery.errors import ImageryError, SceneEmpty, SceneUnreachable
+from imagery.grid import Grid
 from imagery.quarantine import Quarantine
 from imagery.reading import SceneReader
 from imagery.sources import Scene, find_scenes
@@ -60,7 +61,7 @@ def plan_ingest(
     Raises:
         ImageryError: The source cannot be listed.
     """
-    listing = find_scenes(settings.source)
+    listing = find_scenes(settings.source, settings.locations)
     catalog, quarantine, key = Catalog(workspace), Quarantine(workspace), reading_key(settings)
     todo, unchanged, quarantined = [], 0, 0
     for scene in listing.scenes:
@@ -77,29 +78,46 @@ def plan_ingest(
 
 
 def settle_grids(scenes: Iterable[Scene], settings: Settings, workspace: Workspace) -> None:
-    """Fix the grid of each location that has none, by its oldest scene that can be read and holds data.
+    """Fix the grid of each location that has none: as `locations` says, else by its oldest usable scene.
 
     This is done before scenes are ingested side by side, so that the grid does not depend on which one is faster.
 
     Raises:
-        ImageryError: A location has a grid already, of another resolution than the settings ask for.
+        ImageryError: A location has another grid already than the settings ask for.
     """
     catalog = Catalog(workspace)
     for scene in sorted(scenes, key=lambda scene: scene.acquired):
-        grid, wanted = catalog.grid(scene.location), settings.grid.resolution
-        if grid is not None and wanted is not None and wanted != grid.resolution:
-            raise ImageryError(
-                f"{scene.location} was entered at a resolution of {grid.resolution:g}, grid.resolution is {wanted:g}: "
-                "a location keeps its grid, so set it back or use another workspace"
-            )
-        if grid is None:
-            try:
-                with SceneReader(scene, settings.source, settings.masks, settings.grid) as reader:
-                    strips = reader.grid.strips(settings.grid.tile_size)
-                    if any(reader.read(reader.grid.strip_window(strip)).data.any() for strip in strips):
-                        catalog.settle_grid(scene.location, reader.grid)
-            except (ImageryError, OSError) as error:
-                log.debug("%s does not define a grid: %s", scene.scene_id, error)
+        grid, area = catalog.grid(scene.location), settings.locations.get(scene.location)
+        if grid is not None:
+            _check_unchanged(scene.location, grid, settings)
+        elif area is not None:
+            catalog.settle_grid(scene.location, Grid.of_area(area))
+        else:
+            _settle_by(scene, settings, catalog)
+
+
+def _check_unchanged(location: str, grid: Grid, settings: Settings) -> None:
+    area, wanted = settings.locations.get(location), settings.grid.resolution
+    if area is not None and grid != Grid.of_area(area):
+        raise ImageryError(
+            f"{location} was entered on a grid other than locations.{location}: a location keeps its grid, so set it "
+            "back or use another workspace"
+        )
+    if area is None and wanted is not None and wanted != grid.resolution:
+        raise ImageryError(
+            f"{location} was entered at a resolution of {grid.resolution:g}, grid.resolution is {wanted:g}: "
+            "a location keeps its grid, so set it back or use another workspace"
+        )
+
+
+def _settle_by(scene: Scene, settings: Settings, catalog: Catalog) -> None:
+    """Give a location the grid of a scene, unless that cannot be read or holds no data."""
+    try:
+        with SceneReader(scene, settings.source, settings.masks, settings.grid) as reader:
+            if reader.has_any_data():
+                catalog.settle_grid(scene.location, reader.grid)
+    except (ImageryError, OSError) as error:
+        log.debug("%s does not define a grid: %s", scene.scene_id, error)
 
 
 def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Ingested:
@@ -127,7 +145,8 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
         if found.data_fraction == 0:
             raise SceneEmpty(f"{scene.scene_id} has no data: every pixel is nodata")
     except (ImageryError, OSError) as error:
-        return quarantine_scene(scene, "ingest", str(error), settings, workspace)
+        passing = isinstance(error, SceneUnreachable)
+        return quarantine_scene(scene, "ingest", str(error), settings, workspace, passing)
     record = SceneRecord(
         scene_id=scene.scene_id,
         location=scene.location,
@@ -153,9 +172,12 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
     return Ingested(scene.scene_id, record.tiles, None)
 
 
-def quarantine_scene(scene: Scene, step: str, reason: str, settings: Settings, workspace: Workspace) -> Ingested:
-    """Take a scene out of the catalog and record why."""
-    Quarantine(workspace).add(scene, step, reason, scene.stamp, _trial_key(settings))
+def quarantine_scene(
+    scene: Scene, step: str, reason: str, settings: Settings, workspace: Workspace, passing: bool = False
+) -> Ingested:
+    """Take a scene out of the catalog and record why; when the reason may pass, the next run tries it again."""
+    key = "" if passing else _trial_key(settings)
+    Quarantine(workspace).add(scene, step, reason, scene.stamp, key)
     Catalog(workspace).remove(scene)
     log.warning("quarantined %s (%s): %s", scene.scene_id, step, reason)
     return Ingested(scene.scene_id, 0, reason)
@@ -173,7 +195,7 @@ def open_scene(scene: Scene, settings: Settings, workspace: Workspace) -> SceneR
 
 def reading_key(settings: Settings) -> str:
     """A digest of the settings that decide what is read from a scene."""
-    source = settings.source.model_dump_json(exclude={"root", "pattern", "location"})
+    source = settings.source.model_dump_json(include={"bands", "band_names", "names", "scale", "offset"})
     return _digest(source, settings.masks.model_dump_json(), settings.grid.model_dump_json())
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from configs import Settings, Workspace
 from configs.workspace import safe_name, whole_file, write_text
 from imagery.catalog import SceneRecord, scene_file
-from imagery.outputs import heatmap, write_scores
+from imagery.outputs import heatmap, write_heatmap_style, write_item, write_scores
 from imagery.reading import SceneReader
 from imagery.tiles import TileBatch, read_tiles
 from tasks.ingest import open_scene, reading_key
@@ -34,12 +34,15 @@ class SceneScores:
     scores: Path
     heatmap: Path
     latents: Path
+    style: Path
+    item: Path
     profile: Path
 
     @property
     def complete(self) -> bool:
         """True when all files are there, and made of the scene as it is now; the profile is written last."""
-        if not all(path.exists() for path in (self.scores, self.heatmap, self.latents, self.profile)):
+        files = (self.scores, self.heatmap, self.latents, self.style, self.item, self.profile)
+        if not all(path.exists() for path in files):
             return False
         return bool(json.loads(self.profile.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint)
 
@@ -52,6 +55,8 @@ def score_files(workspace: Workspace, detector_version: str, record: SceneRecord
         scores=scene_file(scores, record, ".parquet"),
         heatmap=scene_file(scores, record, "_anomaly.tif"),
         latents=latents_file(workspace, detector_version, record),
+        style=scene_file(scores, record, "_anomaly.qml"),
+        item=scene_file(scores, record, ".stac.json"),
         profile=scene_file(scores, record, "_profile.json"),
     )
 
@@ -99,13 +104,14 @@ def score_scene(
         return files
     check_fit(detector, settings)
     rows, latents, profile = [], [], Profile()
-    calibration = detector.calibration
-    calibration_id = calibration.calibration_id if calibration else ""
-    tags = {"detector_version": detector_version, "scene_id": record.scene_id, "calibration_id": calibration_id}
+    calibration = detector.required_calibration
+    origin = {"detector_version": detector_version, "calibration_id": calibration.calibration_id}
+    tags = origin | {"scene_id": record.scene_id}
     tiling = detector.tile_size, settings.grid.stride
     with open_scene(record.scene, settings, workspace) as reader:
-        geometry = reader.grid.footprints(reader.grid.tile_table(*tiling))
-        with heatmap(files.heatmap, reader.grid, detector.score_settings.name, tags, *tiling) as image:
+        grid = reader.grid
+        geometry = grid.footprints(grid.tile_table(*tiling))
+        with heatmap(files.heatmap, grid, detector.score_settings.name, tags, *tiling) as image:
             for batch, scores in observe(detector, reader, settings.grid.stride, calibrated=True):
                 for tile, values in zip(batch.tiles, scores.heatmap, strict=True):
                     image.add(tile, values)
@@ -114,9 +120,12 @@ def score_scene(
                 counts = detector.histograms(batch.values, batch.valid, scores)
                 profile = profile.add(record.location, record.day, counts)
     table = gpd.GeoDataFrame(pd.concat(rows, ignore_index=True), geometry=geometry, crs="EPSG:4326")
-    table = table.assign(detector_version=detector_version, calibration_id=calibration_id)
+    table = table.assign(**origin)
     write_latents(files.latents, latents, record)
     write_scores(files.scores, table)
+    write_heatmap_style(files.style, usual=calibration.median, threshold=calibration.threshold)
+    linked = {"heatmap": files.heatmap, "scores_file": files.scores, "latents": files.latents}
+    write_item(files.item, table, grid, record.valid_fraction, **linked)
     write_profile(files.profile, profile, record)
     return files
 

@@ -16,7 +16,7 @@ from prefect.tasks import Task
 
 from configs import Settings, Workspace
 from imagery.catalog import SceneRecord
-from imagery.errors import ImageryError
+from imagery.errors import ImageryError, SceneUnreachable
 from imagery.sources import Scene
 from tasks import ingest as _ingest
 from tasks import score as _score
@@ -42,7 +42,8 @@ def score_scene(
     try:
         _score.score_scene(record, load_detector(detector), detector_version, settings, workspace)
     except ImageryError as error:
-        return _ingest.quarantine_scene(record.scene, "score", str(error), settings, workspace).reason
+        passing = isinstance(error, SceneUnreachable)
+        return _ingest.quarantine_scene(record.scene, "score", str(error), settings, workspace, passing).reason
     return None
 
 

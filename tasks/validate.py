@@ -29,6 +29,7 @@ logging.getLogger("great_expectations.data_context.types.base").setLevel(logging
 
 # Scene dates are days in UTC; a clock may be a little off, a scene of tomorrow is not.
 CLOCK_TOLERANCE_HOURS = 24.0
+OFFSET_TWICE = "if reflectance: was an offset subtracted that the files already have? see source.offset"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Expectation:
     severity: str
     low: float | None = None
     high: float | None = None
+    hint: str = ""
 
     @property
     def words(self) -> str:
@@ -94,7 +96,7 @@ class Expectation:
             return f"{self.low:.4g}"
         parts = [f"at least {self.low:.4g}"] if self.low is not None else []
         parts += [f"at most {self.high:.4g}"] if self.high is not None else []
-        return " and ".join(parts)
+        return " and ".join(parts) + (f" ({self.hint})" if self.hint else "")
 
 
 def build_suite(settings: Settings, band_ranges: dict[str, tuple[float, float]] | None) -> list[Expectation]:
@@ -113,6 +115,10 @@ def build_suite(settings: Settings, band_ranges: dict[str, tuple[float, float]] 
         Expectation("valid_fraction", "valid_fraction", checks.valid_fraction, low=checks.min_valid_fraction),
         Expectation("cloud_fraction", "cloud_fraction", checks.cloud_fraction, high=checks.max_cloud_fraction),
         *(Expectation("plausible", f"{band}_p98", checks.plausible, high=checks.max_value) for band in bands),
+        *(
+            Expectation("negative", f"{band}_negative", checks.negative, high=checks.max_negative, hint=OFFSET_TWICE)
+            for band in bands
+        ),
     ]
     for band, (low, high) in (band_ranges or {}).items():
         margin = checks.range_margin * (high - low)
@@ -171,6 +177,7 @@ def _scene_row(record: SceneRecord, catalog: Catalog, now: datetime) -> dict[str
         "hours_ahead": (record.acquired - now).total_seconds() / 3600,
         "valid_fraction": record.valid_fraction,
         "cloud_fraction": record.cloud_fraction,
+        **{f"{band}_negative": stat.negative_fraction for band, stat in record.stats.items()},
         **{
             f"{band}_p{percent:02d}": stat.percentile(percent)
             for band, stat in record.stats.items()

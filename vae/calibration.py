@@ -66,6 +66,11 @@ class Calibration:
         p_just_above = (self.tiles - self.ranks) / (self.tiles + 1)
         return float(self.scores[np.argmax(p_just_above <= self.false_alarm_rate)])
 
+    @property
+    def median(self) -> float:
+        """What a normal tile scores."""
+        return float(np.interp((self.tiles - 1) / 2, self.ranks, self.scores))
+
     def flagged(self, scores: np.ndarray) -> np.ndarray:
         """(N,) bool; NaN is never flagged."""
         return self.p_values(scores) <= self.false_alarm_rate

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from imagery.outputs.flags import FlagFiles, write_flags
 from imagery.outputs.heatmap import heatmap
 from imagery.outputs.scores import write_scores
+from imagery.outputs.stac import write_item
+from imagery.outputs.styles import write_heatmap_style
 
-__all__ = ["heatmap", "write_scores"]
+__all__ = ["FlagFiles", "heatmap", "write_flags", "write_heatmap_style", "write_item", "write_scores"]

@@ -17,7 +17,13 @@ from imagery.grid import Grid, Tile
 from imagery.outputs.blending import RowBlender, Rows
 from imagery.statistics import BandStats
 
-OPTIONS = {"compress": "ZSTD", "predictor": "YES", "blocksize": 256, "overview_resampling": "AVERAGE"}
+OPTIONS = {
+    "compress": "ZSTD",
+    "predictor": "YES",
+    "blocksize": 256,
+    "overview_resampling": "AVERAGE",
+    "bigtiff": "IF_SAFER",
+}
 
 
 @contextmanager

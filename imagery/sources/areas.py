@@ -41,9 +41,9 @@ def outline(name: str, area: Area) -> Polygon | MultiPolygon:
     try:
         found = on_earth(shapely.box(*area.bounds), area.crs)
     except CRSError as error:
-        raise ImageryError(f"locations.{name}.crs is {area.crs!r}, which is unknown: give a code like EPSG:32631") from (
-            error
-        )
+        raise ImageryError(
+            f"locations.{name}.crs is {area.crs!r}, which is unknown: give a code like EPSG:32631"
+        ) from (error)
     if found.is_empty:
         raise ImageryError(f"locations.{name}.bounds {area.bounds} are nowhere on Earth in {area.crs}")
     return found
@@ -56,17 +56,22 @@ def boxes(name: str, area: Area) -> list[tuple[float, float, float, float]]:
     return [tuple(found.intersection(half).bounds) for half in halves]
 
 
-def footprint_of(corners: Sequence[tuple[float, float]]) -> Polygon | MultiPolygon:
+def footprint_of(corners: Sequence[tuple[float, float]], unwrap: bool = True) -> Polygon | MultiPolygon:
     """The area within (longitude, latitude) corners, cut where it crosses the 180th meridian.
+
+    Args:
+        corners: In order, degrees.
+        unwrap: Take the short way round the Earth from each corner to the next.
 
     Raises:
         ImageryError: Fewer than three corners, or what is no number.
     """
     points = np.array(corners, float)
-    if points.ndim != 2 or len(points) < 3 or points.shape[1] < 2 or not np.isfinite(points).all():
+    if points.ndim != 2 or len(points) < 3 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ImageryError(f"its footprint has no three corners: {list(corners)[:3]}")
-    lon = points[:1, 0] + np.concatenate([[0], np.cumsum((np.diff(points[:, 0]) + 180) % 360 - 180)])
-    area = shapely.make_valid(Polygon(np.stack([lon, points[:, 1]], axis=1)))
+    if unwrap:
+        points[1:, 0] = points[0, 0] + np.cumsum((np.diff(points[:, 0]) + 180) % 360 - 180)
+    area = shapely.make_valid(Polygon(points), method="structure")
     found = on_earth(area, LONGITUDES) if area.geom_type in ("Polygon", "MultiPolygon") else Polygon()
     if found.is_empty:
         raise ImageryError(f"its footprint has no area: {list(corners)[:5]}")
@@ -74,17 +79,25 @@ def footprint_of(corners: Sequence[tuple[float, float]]) -> Polygon | MultiPolyg
 
 
 def footprint_of_geojson(geometry: Any) -> Polygon | MultiPolygon:
-    """The area of a GeoJSON polygon or of several.
+    """The area of a GeoJSON polygon or of several, without their holes.
+
+    One that crosses the 180th meridian should be cut there (RFC 7946, section 3.1.9); one that is not is cut here.
 
     Raises:
         ImageryError: It is no such thing.
     """
     try:
-        rings = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}[geometry["type"]]
-        parts = [footprint_of([tuple(point[:2]) for point in shell]) for shell, *_ in rings]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ImageryError(f"its geometry is no polygon: {error}") from error
-    return shapely.union_all(parts)
+        shells = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}[geometry["type"]]
+        rings = [[(float(point[0]), float(point[1])) for point in shell[0]] for shell in shells]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ImageryError(f"its geometry is no polygon: {error!r}") from error
+    return shapely.union_all([footprint_of(ring, unwrap=_width(ring) < 360) for ring in rings])
+
+
+def _width(ring: list[tuple[float, float]]) -> float:
+    """Degrees between the westernmost and the easternmost corner: 360 is the whole Earth, and no crossing."""
+    longitudes = [lon for lon, _ in ring]
+    return max(longitudes, default=0) - min(longitudes, default=0)
 
 
 def _is_cut(found: Polygon | MultiPolygon) -> bool:

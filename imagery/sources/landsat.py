@@ -152,7 +152,10 @@ def _numbers(groups: Groups, level: str, band: str) -> tuple[float, float]:
 
 def _footprint(projection: dict[str, str]) -> Polygon | MultiPolygon:
     return footprint_of(
-        [(_number(projection, f"CORNER_{at}_LON_PRODUCT"), _number(projection, f"CORNER_{at}_LAT_PRODUCT")) for at in CORNERS]
+        [
+            (_number(projection, f"CORNER_{at}_LON_PRODUCT"), _number(projection, f"CORNER_{at}_LAT_PRODUCT"))
+            for at in CORNERS
+        ]
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -91,9 +91,26 @@ def find_products(source: SourceSettings, locations: Mapping[str, Area], family:
     if len(kinds) > 1:
         told = "; ".join(f"{kind}: {name}" for kind, name in sorted(kinds.items()))
         raise ImageryError(f"the source holds products that cannot be compared ({told}): keep each kind apart")
+    return product_scenes(products, source, locations, skipped)
+
+
+def product_scenes(
+    products: Sequence[Product],
+    source: SourceSettings,
+    locations: Mapping[str, Area],
+    skipped: Sequence[tuple[str, str]] = (),
+) -> Listing:
+    """The scenes of products, oldest first: the latest processing of each acquisition, at its location or locations.
+
+    Args:
+        products: What was found.
+        source: Names of bands, and of the location when nothing else tells it.
+        locations: Where to look; without any, a product's own place is the location.
+        skipped: What could not be read, with the reason.
+    """
     chosen, replaced = _newest(products)
     scenes, unplaced = _scenes(chosen, source, locations)
-    return Listing(tuple(scenes), tuple(sorted(skipped + replaced + unplaced)))
+    return Listing(tuple(scenes), tuple(sorted([*skipped, *replaced, *unplaced])))
 
 
 def images_below(storage: Storage, metadata: str, pattern: str) -> dict[str, str]:
@@ -118,22 +135,20 @@ def _read(storage: Storage, name: str, family: Family) -> tuple[list[Product], l
     products, skipped = [], []
     try:
         ending = posixpath.splitext(family.archives)[1]
-        if name.lower().endswith(ending):
-            inside = Archive(storage, name)
-            found = [(inside, member) for pattern in family.metadata for member in inside.files(pattern)]
-        else:
-            found = [(storage, name)]
-        for place, metadata in found:
+        archived = name.lower().endswith(ending)
+        inside: Storage = Archive(storage, name) if archived else storage
+        found = [one for pattern in family.metadata for one in inside.files(pattern)] if archived else [name]
+        for metadata in found:
             try:
-                products += family.read(place, metadata)
+                products += family.read(inside, metadata)
             except (ImageryError, OSError) as error:
-                skipped.append((place.address(metadata), str(error)))
+                skipped.append((inside.address(metadata), str(error)))
     except (ImageryError, OSError) as error:
         skipped.append((storage.address(name), str(error)))
     return products, skipped
 
 
-def _newest(products: list[Product]) -> tuple[list[Product], list[tuple[str, str]]]:
+def _newest(products: Sequence[Product]) -> tuple[list[Product], list[tuple[str, str]]]:
     """Of the products of one acquisition the one that was processed last, and why not the others."""
     by_acquisition: dict[tuple[str, str], list[Product]] = defaultdict(list)
     for product in products:
@@ -144,7 +159,9 @@ def _newest(products: list[Product]) -> tuple[list[Product], list[tuple[str, str
         chosen.append(newest)
         for product in older:
             version = ", ".join(newest.version)
-            skipped.append((product.name, f"the same acquisition is there as processed later ({version}): {newest.name}"))
+            skipped.append(
+                (product.name, f"the same acquisition is there as processed later ({version}): {newest.name}")
+            )
     return chosen, skipped
 
 
@@ -154,8 +171,11 @@ def _scenes(
     together: dict[tuple[datetime, str], list[Product]] = defaultdict(list)
     skipped = []
     for product in sorted(products, key=lambda product: (product.place, product.acquisition, product.name)):
-        if not locations:
-            together[product.acquired, product.place].append(product)
+        place = product.place or source.location
+        if not locations and place:
+            together[product.acquired, place].append(product)
+        elif not locations:
+            skipped.append((product.name, "its metadata names no place: set source.location, or locations"))
         elif product.footprint is None:
             skipped.append((product.name, "its metadata tells no footprint, so its location is unknown"))
         else:

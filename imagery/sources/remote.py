@@ -17,7 +17,15 @@ from obstore.store import HTTPStore, S3Store
 
 from configs.schema import SourceSettings
 from imagery.errors import ImageryError
-from imagery.sources.storage import FIRST_WAIT, MOST_METADATA, Storage, glob_expression, s3_endpoint, s3_unsigned
+from imagery.sources.storage import (
+    FIRST_WAIT,
+    MOST_METADATA,
+    Storage,
+    glob_expression,
+    plain_url,
+    s3_endpoint,
+    s3_unsigned,
+)
 
 AT_ONCE = 1 << 20  # bytes that are read together: an archive's directory comes in one piece
 FAILURES = (BaseError, FileNotFoundError, PermissionError, ValueError)
@@ -29,7 +37,7 @@ def open_remote(source: SourceSettings) -> Storage:
     Raises:
         ImageryError: The address cannot be used, or a web folder has no index.
     """
-    url = checked_url(source.url or "")
+    url = plain_url(source.url or "")
     client = {"timeout": timedelta(seconds=source.timeout), "connect_timeout": timedelta(seconds=source.timeout)}
     retry = {
         "max_retries": source.retries,
@@ -43,22 +51,6 @@ def open_remote(source: SourceSettings) -> Storage:
         raise ImageryError(f"{url} is a web folder, which cannot be listed: set source.index, or use s3://")
     options = cast(Any, client | {"allow_http": True})
     return WebFolder(url, HTTPStore(url, client_options=options, retry_config=cast(Any, retry)), source.index)
-
-
-def checked_url(url: str) -> str:
-    """An address that holds nothing secret, without a slash at the end.
-
-    Raises:
-        ImageryError: It has a user, a password or a query.
-    """
-    parts = urlsplit(url)
-    if not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
-        plain = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        raise ImageryError(
-            f"source.url must be a plain address like {plain}: credentials come from the environment, since settings "
-            "are logged"
-        )
-    return url.rstrip("/")
 
 
 def s3_store(bucket: str, client: dict[str, Any], retry: dict[str, Any]) -> S3Store:

@@ -74,6 +74,11 @@ class Scene:
         return f"{self.location}/{time_name(self.acquired)}" + (f"/{self.number}" if self.number > 1 else "")
 
     @property
+    def is_remote(self) -> bool:
+        """Whether a file of it lies elsewhere."""
+        return any(file.local is None for file in self.files)
+
+    @property
     def stamp(self) -> tuple[str, ...]:
         """Name, size and modification time of each file: a cheap sign that nothing changed.
 

@@ -107,12 +107,11 @@ def _files(storage: Storage, paths: list[str], numbers: dict[str, tuple[float, f
         order = (metres != NATIVE[band], metres)
         if band not in best or order < best[band][0]:
             best[band] = (order, path)
-    return tuple(
-        SceneFile(
-            band, storage.address(path), *numbers.get(band, (None, None)), nodata=0, stamp=storage.stamp(path)
-        )
-        for band, (_, path) in sorted(best.items())
-    )
+    files = []
+    for band, (_, path) in sorted(best.items()):
+        scale, offset = numbers.get(band, (None, None))
+        files.append(SceneFile(band, storage.address(path), scale, offset, nodata=0, stamp=storage.stamp(path)))
+    return tuple(files)
 
 
 def _numbers(root: Element, baseline: str) -> dict[str, tuple[float, float]]:

@@ -18,7 +18,7 @@ from shapely import MultiPolygon, Polygon
 
 from configs.schema import Area, SourceSettings
 from imagery.errors import ImageryError
-from imagery.sources.areas import footprint_of, footprint_of_geojson
+from imagery.sources.areas import footprint_of_geojson
 from imagery.sources.products import Product, product_scenes
 from imagery.sources.scene import Listing, SceneFile
 from imagery.sources.sentinel2 import FIRST_WITH_OFFSETS, OWN_PROCESSING, STRIP
@@ -53,12 +53,11 @@ def find_stac(source: SourceSettings, locations: Mapping[str, Area]) -> Listing:
 
 def _is_wanted(item: Item, source: SourceSettings) -> bool:
     """Whether an item is of a collection, of a time and of a clearness that was asked for."""
-    collections, since = source.stac.collections, source.since
-    if collections and _properties(item) is not None and item.get("collection") not in collections:
-        return False
-    if since and _acquired(item).date() < since:
-        return False
     cloud = _properties(item).get("eo:cloud_cover")
+    if source.stac.collections and item.get("collection") not in source.stac.collections:
+        return False
+    if source.since and _acquired(item).date() < source.since:
+        return False
     return not isinstance(cloud, int | float) or cloud <= source.stac.max_cloud
 
 
@@ -250,4 +249,5 @@ def _footprint(item: Item) -> Polygon | MultiPolygon | None:
     if not isinstance(box, list) or len(box) not in (4, 6) or not all(isinstance(one, int | float) for one in box):
         return None
     west, south, east, north = (*box[:2], *box[len(box) // 2 : len(box) // 2 + 2])
-    return footprint_of([(west, south), (east, south), (east, north), (west, north)])
+    ring = [(west, south), (east, south), (east, north), (west, north)]
+    return footprint_of_geojson({"type": "Polygon", "coordinates": [ring]})

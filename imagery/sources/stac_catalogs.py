@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pystac import STACError
 from pystac.utils import make_absolute_href
 from pystac_client import Client
 from pystac_client.exceptions import APIError
@@ -112,11 +113,11 @@ class Catalogs:
             for name, area in sorted(locations.items()):
                 for box in boxes(name, area):
                     for item in client.search(**self._query(box), limit=PAGE).items_as_dicts():
-                        key = (str(item.get("collection")), str(item.get("id")))
-                        if key not in seen:
-                            seen.add(key)
+                        key = (str(item.get("collection")), str(item.get("id"))) if isinstance(item, dict) else None
+                        if key is None or key not in seen:
                             yield item, _own_address(item) or self.root
-        except (APIError, NotImplementedError, KeyError, TypeError, AttributeError) as error:
+                        seen |= {key} if key else set()
+        except (APIError, STACError, NotImplementedError, KeyError, TypeError, AttributeError) as error:
             raise ImageryError(f"{self.root} cannot be searched: {_told(error)}. Check source.url") from error
 
     def _query(self, box: tuple[float, float, float, float]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from configs.schema import SourceSettings
-from imagery.errors import ImageryError
+from imagery.errors import ImageryError, SceneUnreachable, SceneUnreadable
 
 # A reader opens nothing with another ending: an indirect format (VRT, …) could point at any file or address.
 RASTERS = (".tif", ".tiff", ".jp2", ".j2k")
@@ -95,6 +95,22 @@ def open_storage(source: SourceSettings) -> Storage:
     return open_remote(source)
 
 
+def plain_url(url: str) -> str:
+    """An address that holds nothing secret, without a slash at the end.
+
+    Raises:
+        ImageryError: It has a user, a password or a query.
+    """
+    parts = urlsplit(url)
+    if not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
+        plain = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise ImageryError(
+            f"source.url must be a plain address like {plain}: credentials come from the environment, since settings "
+            "are logged"
+        )
+    return url.rstrip("/")
+
+
 def needs_remote(error: ImportError) -> ImageryError:
     """What to say where the extra is not installed."""
     return ImageryError(f"scenes that lie elsewhere need more packages ({error}): pip install 'tilewatch[remote]'")
@@ -130,30 +146,30 @@ def read_whole(storage: Storage, name: str) -> bytes:
     return bytes(content)
 
 
-def tried_again(read: Callable[[], Read], path: str, source: SourceSettings, passing: type[Exception]) -> Read:
-    """Read, and when a remote file cannot be read, wait and try again.
+def tried_again(read: Callable[[], Read], remote: bool, source: SourceSettings) -> Read:
+    """Read pixels, and where they lie elsewhere and do not come, wait and read again.
 
     GDAL itself tries again what a server refuses for a while, but not what breaks off in the middle.
 
     Args:
         read: What is tried.
-        path: The file that it reads; one of this machine is tried once.
+        remote: Whether it reads from elsewhere; a file of this machine is read once.
         source: How often.
-        passing: The error that may pass.
 
     Raises:
-        Exception: The last error, `passing` or any other at once.
+        SceneUnreachable: A remote file that still cannot be read.
+        SceneUnreadable: A file of this machine that cannot be read, or a remote one that is not there.
     """
-    if "/vsicurl/" not in path and "/vsis3/" not in path:
-        return read()
-    for attempt in range(min(source.retries, 3)):
+    for attempt in range(min(source.retries, 3) + 1):
+        if attempt:
+            time.sleep(FIRST_WAIT * 2**attempt)
         try:
             return read()
-        except passing as error:
-            if "response code: 404" in str(error.__cause__ or error):
+        except SceneUnreadable as error:
+            if not remote or "response code: 404" in str(error):
                 raise
-        time.sleep(FIRST_WAIT * 2**attempt)
-    return read()
+            failure = error
+    raise SceneUnreachable(str(failure)) from failure
 
 
 def gdal_options(source: SourceSettings) -> dict[str, str]:

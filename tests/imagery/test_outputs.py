@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import geopandas as gpd
@@ -25,12 +28,12 @@ def values_on(area: Grid) -> np.ndarray:
     return values
 
 
-def written(path: Path, area: Grid, size: int = 64) -> np.ndarray:
+def written(path: Path, area: Grid, size: int = 64, stride: int | None = None) -> np.ndarray:
     values = values_on(area)
-    with heatmap(path, area, "reconstruction", {"detector_version": "v3"}) as image:
-        for tile in area.tiles(size):
+    with heatmap(path, area, "reconstruction", {"detector_version": "v3"}, size, stride) as image:
+        for tile in area.tiles(size, stride):
             part = values[tile.row_off : tile.row_off + tile.height, tile.col_off : tile.col_off + tile.width]
-            image.write(part, tile.window)
+            image.add(tile, part)
     return values
 
 
@@ -72,9 +75,8 @@ def test_an_overview_averages_scores_and_leaves_out_what_has_none(tmp_path: Path
 
 def test_what_is_not_written_has_no_score(tmp_path: Path) -> None:
     area, path = grid(64, 64), tmp_path / "a.tif"
-    with heatmap(path, area, "x", {}) as image:
-        tile = area.tiles(32)[3]
-        image.write(np.ones((32, 32), np.float32), tile.window)
+    with heatmap(path, area, "x", {}, 32) as image:
+        image.add(area.tiles(32)[3], np.ones((32, 32), np.float32))
 
     with rasterio.open(path) as dataset:
         scores = dataset.read(1)
@@ -83,12 +85,86 @@ def test_what_is_not_written_has_no_score(tmp_path: Path) -> None:
     assert np.isnan(scores[:, :32]).all()
 
 
+@pytest.mark.parametrize("stride", [64, 48, 20])
+def test_tiles_that_agree_where_they_overlap_give_the_bytes_of_tiles_that_do_not(tmp_path: Path, stride: int) -> None:
+    area = grid(300, 200)
+
+    written(tmp_path / "plain.tif", area)
+    written(tmp_path / "blended.tif", area, stride=stride)
+
+    assert (tmp_path / "blended.tif").read_bytes() == (tmp_path / "plain.tif").read_bytes()
+
+
+@pytest.mark.parametrize("stride", [None, 24])
+def test_the_statistics_of_a_heatmap_are_those_of_its_scores(tmp_path: Path, stride: int | None) -> None:
+    area, path = grid(150, 110), tmp_path / "a.tif"
+
+    values = written(path, area, 32, stride).astype(np.float64)
+
+    with rasterio.open(path) as dataset:
+        told = {name: float(value) for name, value in dataset.tags(1).items() if name.startswith("STATISTICS_")}
+        assert not (tmp_path / "a.tif.aux.xml").exists()
+    assert told == pytest.approx(
+        {
+            "STATISTICS_MINIMUM": np.nanmin(values),
+            "STATISTICS_MAXIMUM": np.nanmax(values),
+            "STATISTICS_MEAN": np.nanmean(values),
+            "STATISTICS_STDDEV": np.nanstd(values),
+            "STATISTICS_VALID_PERCENT": 100 * np.isfinite(values).mean(),
+        },
+        rel=1e-12,
+    )
+
+
+def test_a_heatmap_without_a_score_says_that_nothing_is_valid(tmp_path: Path) -> None:
+    with heatmap(tmp_path / "a.tif", grid(40, 24), "x", {}, 16):
+        pass
+
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        assert np.isnan(dataset.read(1)).all()
+        assert dataset.tags(1) == {"STATISTICS_VALID_PERCENT": "0"}
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_height_of_a_scene(tmp_path: Path) -> None:
+    """The heatmap of 20 times as many rows, blended, in a process of its own: it takes no more memory."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from imagery.grid import Grid
+from imagery.outputs import heatmap
+rows = int(sys.argv[1])
+grid = Grid("EPSG:32634", (10, 0, 5e5, 0, -10, 5.2e6), 2000, rows)
+values = np.ones((64, 64), np.float32)
+with heatmap(Path(sys.argv[2]), grid, "x", {}, 64, 32) as image:
+    for strip in grid.strips(64, 32):
+        for tile in strip:
+            image.add(tile, values)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code, str(rows), str(tmp_path / "a.tif")],
+                check=True,
+                capture_output=True,
+                text=True,
+                env={**os.environ, "GDAL_CACHEMAX": "32"},
+            ).stdout
+        )
+        for rows in (1000, 20_000)
+    ]
+
+    assert peaks[1] < peaks[0] + 60  # MB; the picture has 160
+
+
 def test_an_exception_leaves_no_file_at_all(tmp_path: Path) -> None:
     area = grid(64, 64)
 
     def fail_halfway() -> None:
-        with heatmap(tmp_path / "a.tif", area, "x", {}) as image:
-            image.write(np.ones((32, 32), np.float32), area.tiles(32)[0].window)
+        with heatmap(tmp_path / "a.tif", area, "x", {}, 32) as image:
+            image.add(area.tiles(32)[0], np.ones((32, 32), np.float32))
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):

@@ -34,18 +34,24 @@ def batches(path: Path, tile_size: int, **arguments) -> list[TileBatch]:
     height=st.integers(1, 50),
     width=st.integers(1, 50),
     tile_size=st.sampled_from([8, 12, 16, 32]),
+    stride=st.sampled_from([None, 4, 8]),
     at_least=st.sampled_from([1, 5, 1000]),
 )
 def test_every_tile_comes_once_in_order_and_holds_its_pixels(
-    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, tile_size: int, at_least: int
+    tmp_path_factory: pytest.TempPathFactory,
+    height: int,
+    width: int,
+    tile_size: int,
+    stride: int | None,
+    at_least: int,
 ) -> None:
     path = scene(tmp_path_factory.mktemp("tiles"), height, width)
     pixels = read_scene(path, source_settings(), MASKS)
 
-    found = batches(path, tile_size, at_least=at_least)
+    found = batches(path, tile_size, stride=stride, at_least=at_least)
 
     with open_scene(path) as reader:
-        assert [tile for batch in found for tile in batch.tiles] == reader.grid.tiles(tile_size)
+        assert [tile for batch in found for tile in batch.tiles] == reader.grid.tiles(tile_size, stride)
     for batch in found:
         number = len(batch.tiles)
         assert batch.values.shape == (number, len(BANDS), tile_size, tile_size)
@@ -59,6 +65,18 @@ def test_every_tile_comes_once_in_order_and_holds_its_pixels(
             beyond[: tile.height, : tile.width] = False
             assert not valid[beyond].any()
             assert np.isnan(values[:, beyond]).all()
+
+
+def test_overlapping_tiles_are_read_a_strip_at_a_time(tmp_path: Path) -> None:
+    path, heights = scene(tmp_path, 60, 40), []
+    with open_scene(path, source_settings(), MASKS) as reader:
+        read = reader.read
+        reader.read = lambda window: (heights.append(window.height), read(window))[1]
+        found = list(read_tiles(reader, 16, 4))
+
+    assert sum(len(batch.tiles) for batch in found) == 12 * 7
+    assert max(heights) == 16
+    assert len(heights) == 12
 
 
 @pytest.mark.parametrize(("at_least", "expected"), [(1, [3, 3, 3]), (4, [6, 3]), (6, [6, 3]), (7, [9]), (100, [9])])

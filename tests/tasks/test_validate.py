@@ -21,7 +21,7 @@ from tests.rasters import ground, watch_settings, write_raster
 
 CHECKS = (
     "complete", "duplicate_tiles", "finite", "future_date", "valid_fraction", "cloud_fraction", "plausible",
-    "range_vs_training",
+    "negative", "range_vs_training",
 )  # fmt: skip
 RANGES = {"B02": (0.05, 0.4), "B03": (0.05, 0.4), "B04": (0.05, 0.4), "B08": (0.05, 0.4)}
 
@@ -54,6 +54,20 @@ def failures(validation: Validation) -> dict[str, set[str]]:
     for check in validation.failed:
         found.setdefault(check.scene_id.removeprefix("here/"), set()).add(check.check)
     return found
+
+
+def test_an_offset_that_is_subtracted_twice_sets_a_scene_aside(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch(tmp_path)
+    dark = {band: np.full((40, 40), 800, np.uint16) for band in ("B02", "B03", "B04", "B08")}  # 0.08 as it is stored
+    write_raster(tmp_path / "scenes/here/2020-06-01.tif", dark, classes=np.full((40, 40), 4))
+    wrong = settings.model_copy(update={"source": settings.source.model_copy(update={"scale": 1e-4, "offset": -0.1})})
+
+    validation = validate_scenes(ingested(wrong, workspace), wrong, workspace)
+
+    assert failures(validation) == {"2020-06-01": {"negative"}}
+    (bad,) = Quarantine(workspace).records()
+    assert "negative: B02_negative is 1, expected at most 0.25" in bad.reason
+    assert "source.offset" in bad.reason
 
 
 def test_a_good_scene_passes_every_check(tmp_path: Path, workspace: Workspace) -> None:
