@@ -199,6 +199,9 @@ class Area(Section):
         return self
 
 
+DARKEST = 1e-4  # logarithms are taken of at least this: reflectance cannot be known to better
+
+
 class NormaliseSettings(Section):
     """How physical values become what the network sees; fitted on the training dates, stored with the detector."""
 
@@ -218,8 +221,15 @@ class NormaliseSettings(Section):
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(f"the percentiles {low:g} and {high:g} are not in order between 0 and 100")
-        if self.range[0] >= self.range[1]:
-            raise ValueError(f"the range {self.range[0]:g} … {self.range[1]:g} is empty: its first end must be smaller")
+        used = {f" of {band}": ends for band, ends in self.ranges.items()} | {"": self.range}
+        for name, (low, high) in used.items():
+            if not low < high:
+                raise ValueError(f"the range{name} {low:g} … {high:g} is empty: its first end must be smaller")
+            if self.log and high <= DARKEST and (name or self.method == "range"):
+                raise ValueError(
+                    f"the range{name} {low:g} … {high:g} has no logarithms, which are taken of {DARKEST:g} at least: "
+                    "set normalise.log=false"
+                )
         return self
 
 
@@ -421,6 +431,15 @@ class Settings(Section):
         unknown = sorted(set(self.report.rgb or ()) - set(self.source.bands))
         if unknown:
             raise ValueError(f"report.rgb names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}")
+        return self
+
+    @model_validator(mode="after")
+    def _bands_with_a_range_are_read(self) -> Settings:
+        unknown = sorted(set(self.normalise.ranges) - set(self.source.bands))
+        if unknown:
+            raise ValueError(
+                f"normalise.ranges names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -53,6 +53,11 @@ class Workspace:
         return self.root / "latents"
 
     @property
+    def reference(self) -> Path:
+        """What each location normally looks like, and how its scenes lie to that; a folder a location."""
+        return self.root / "reference"
+
+    @property
     def cache(self) -> Path:
         """Tiles gathered for training; may be deleted at any time."""
         return self.root / "cache"

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Sentinel-2, Landsat 8 and 9 (Collection 2), and the common names of STAC's eo extension.
-COMMON_NAMES = {
-    "blue": ("B02", "B2", "SR_B2", "blue"),
-    "green": ("B03", "B3", "SR_B3", "green"),
-    "red": ("B04", "B4", "SR_B4", "red"),
-    "nir": ("B08", "B8A", "B5", "SR_B5", "nir", "nir08"),
-    "swir16": ("B11", "B6", "SR_B6", "swir16"),
-    "swir22": ("B12", "B7", "SR_B7", "swir22"),
-}
+NAMES = ("blue", "green", "red", "nir", "swir16", "swir22")
+# The names that a scene's bands can have together, in the order of `NAMES`. Sentinel-2's B5 is Landsat's red edge of
+# nothing, and Landsat's B5 is the near infrared: so the names of two sensors are never mixed.
+SYSTEMS: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("B02",), ("B03",), ("B04",), ("B08", "B8A"), ("B11",), ("B12",)),  # Sentinel-2
+    (("B2",), ("B3",), ("B4",), ("B8A",), ("B11",), ("B12",)),  # Sentinel-2 without zeros; Landsat's B8 is another band
+    (("B2",), ("B3",), ("B4",), ("B5",), ("B6",), ("B7",)),  # Landsat 8 and 9, Level 1
+    (("SR_B2",), ("SR_B3",), ("SR_B4",), ("SR_B5",), ("SR_B6",), ("SR_B7",)),  # Landsat 8 and 9, Level 2
+    (("blue",), ("green",), ("red",), ("nir", "nir08"), ("swir16",), ("swir22",)),  # STAC's common names
+)
 
 
 def find_common(bands: Iterable[str]) -> dict[str, str]:
     """Which band is blue, green, red, near infrared and so on; those that no name tells are left out.
 
-    Sentinel-2 writes B05 … B08 with a zero; without it they are Landsat's, which are other ones.
+    Args:
+        bands: Their names; upper and lower case are the same.
 
     Returns:
-        Band names by common name.
+        Band names by common name, of the sensor that knows most of them.
+
+    Example:
+        >>> find_common(["B04", "B08", "angle"])
+        {'red': 'B04', 'nir': 'B08'}
     """
-    by_name = {band.lower(): band for band in bands}
-    found = {}
-    for common, names in COMMON_NAMES.items():
-        for name in names:
-            if name.lower() in by_name:
-                found[common] = by_name[name.lower()]
-                break
-    return found
+    ours = {band.lower(): band for band in bands}
+    found = [
+        {
+            common: next(ours[name.lower()] for name in names if name.lower() in ours)
+            for common, names in zip(NAMES, system, strict=True)
+            if any(name.lower() in ours for name in names)
+        }
+        for system in SYSTEMS
+    ]
+    return max(found, key=len)  # the first of those that know as many

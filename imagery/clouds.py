@@ -19,7 +19,8 @@ from imagery.errors import ImageryError
 from imagery.grid import Grid
 from imagery.masks import Cause, Causes
 
-BLOCK, MARGIN, KEPT = 1024, 64, 24
+BLOCK, MARGIN = 1024, 64
+KEPT = 3  # rows of blocks: a row of tiles, and what is near it, lies in no more
 SMALLEST = 256  # what the network takes: smaller pictures are mirrored at their edges
 NEEDED = ("blue", "green", "red", "nir")
 BETTER = ("swir16", "swir22")
@@ -80,9 +81,10 @@ class CloudModel:
         width = min(grid.width, col + BLOCK + MARGIN) - left
         values = read(Window(left, top, width, height))[self._channels]
         found = self._classify(np.nan_to_num(values))
+        found[np.isnan(values).any(axis=0)] = Cause.VALID  # a network sees clouds in nothing
         block = found[row - top : row - top + BLOCK, col - left : col - left + BLOCK]
         self._known[row, col] = block
-        if len(self._known) > KEPT:
+        if len(self._known) > KEPT * -(-grid.width // BLOCK):
             self._known.popitem(last=False)
         return block
 

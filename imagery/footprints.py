@@ -19,8 +19,8 @@ from shapely import MultiPolygon, Polygon
 from shapely.affinity import translate
 
 CURVED = 0.1  # pixels: an edge whose middle lies farther than this from a straight line gets more points
-STEP = 40.0  # degrees of longitude along half an edge, beyond which a tile may hold a pole or be a continent
 PIECES = 64  # into which the edges of such an outline are cut
+METRES_PER_DEGREE = 111_320  # of a meridian
 SAME = 1e-9  # degrees, 0.1 mm: what was cut at a pole is joined where it is this close
 
 
@@ -45,9 +45,9 @@ def outlines(boxes: NDArray[np.float64], crs: str, pixel: float) -> NDArray[np.o
         steps = (np.diff(lon, axis=1, prepend=lon[:, -1:]) + 180) % 360 - 180
         lon = lon[:, :1] + np.cumsum(steps, axis=1) - steps[:, :1]
         lon -= 360 * np.round((lon.max(axis=1) + lon.min(axis=1)) / 720)[:, None]
+        # Around a pole, or around the world, a ring does not come back to where it began: one edge is bent by 360°.
         bend = (_bend(lon, lat) * edges).max(axis=1) / pixel
-        near = np.abs(steps).max(axis=1) <= STEP
-        straight, slightly_bent = near & (bend <= CURVED), near & (bend > CURVED) & (bend <= 4 * CURVED)
+        straight, slightly_bent = bend <= CURVED, (bend > CURVED) & (bend <= 4 * CURVED)
     ring, found = np.stack([lon, lat], axis=2), np.empty(len(boxes), object)
     found[straight] = shapely.polygons(ring[straight, ::2])
     found[slightly_bent] = shapely.polygons(ring[slightly_bent])  # twice the points, a quarter of the bend
@@ -55,22 +55,24 @@ def outlines(boxes: NDArray[np.float64], crs: str, pixel: float) -> NDArray[np.o
     for index in np.flatnonzero((straight | slightly_bent) & beyond):
         found[index] = _joined(_cut_at_180(found[index]))
     for index in np.flatnonzero(~straight & ~slightly_bent):
-        found[index] = on_earth(shapely.box(*boxes[index]), crs)
+        found[index] = on_earth(shapely.box(*boxes[index]), crs, pixel)
     return found
 
 
-def on_earth(area: Polygon | MultiPolygon, crs: str) -> Polygon | MultiPolygon:
+def on_earth(area: Polygon | MultiPolygon, crs: str, pixel: float) -> Polygon | MultiPolygon:
     """The outline of any area: edges follow the CRS's straight lines, holes stay holes.
 
     Args:
         area: In units of the CRS.
         crs: Its coordinate reference system.
+        pixel: See `outlines`.
     """
-    if _degrees_per_unit(crs) is None:
+    if not _is_geographic(crs):
         left, bottom, right, top = area.bounds
         area = shapely.segmentize(area, max(right - left, top - bottom) / PIECES)
     pieces = [_unwrapped(piece, crs) for piece in _cut_at_poles(area, crs)]
-    return _joined([part for piece in pieces for part in _cut_at_180(piece)])
+    whole = _joined([part for piece in pieces for part in _cut_at_180(piece)])
+    return shapely.simplify(whole, CURVED / 2 * pixel * _degrees(crs))
 
 
 def _bend(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,9 +115,8 @@ def _ring(points: NDArray[np.float64], crs: str) -> Polygon:
     lon, lat, points = lon[known], lat[known], points[known]
     if len(lon) < 3:
         return Polygon()
-    degrees = _degrees_per_unit(crs)
-    if degrees is not None:
-        lon = lon + 360 * np.round((points[:, 0] * degrees - lon) / 360)
+    if _is_geographic(crs):
+        lon = lon + 360 * np.round((points[:, 0] * _degrees(crs) - lon) / 360)
     else:
         lon, lat = _with_two_corners_at_a_pole(lon, lat)
         lon = lon[0] + np.concatenate([[0], np.cumsum((np.diff(lon) + 180) % 360 - 180)])
@@ -161,14 +162,19 @@ def _to_degrees(crs: str) -> Transformer:
 @lru_cache(maxsize=64)
 def _poles(crs: str) -> tuple[tuple[float, float], ...]:
     """Where the poles are points of a CRS; none in one of longitudes and latitudes, where they are lines."""
-    if _degrees_per_unit(crs) is not None:
+    if _is_geographic(crs):
         return ()
     places = (_to_degrees(crs).transform(0, lat, direction="INVERSE") for lat in (90, -90))
     return tuple((x, y) for x, y in places if math.isfinite(x) and math.isfinite(y))
 
 
 @lru_cache(maxsize=64)
-def _degrees_per_unit(crs: str) -> float | None:
-    """How many degrees a unit of a geographic CRS is; None for any other."""
-    known = CRS.from_user_input(crs)
-    return math.degrees(known.axis_info[0].unit_conversion_factor) if known.is_geographic else None
+def _is_geographic(crs: str) -> bool:
+    return CRS.from_user_input(crs).is_geographic
+
+
+@lru_cache(maxsize=64)
+def _degrees(crs: str) -> float:
+    """How many degrees a unit of a CRS is; of a length, along a meridian."""
+    unit = CRS.from_user_input(crs).axis_info[0].unit_conversion_factor  # to radians or metres
+    return math.degrees(unit) if _is_geographic(crs) else unit / METRES_PER_DEGREE

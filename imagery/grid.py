@@ -10,7 +10,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pyproj import Transformer
+from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -23,7 +23,7 @@ from imagery.footprints import outlines
 
 TileTable = dict[str, NDArray[np.int64]]  # row_off, col_off, height, width
 
-METRES_PER_DEGREE = 111_195.0  # of the sphere with the mean radius of the Earth, 6371 km
+TRUE_TO_SCALE = 0.05  # relative error of lengths up to which a projection is taken at its word
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,26 @@ class Grid:
         return self.transform[0]
 
     @property
-    def metres_per_pixel(self) -> float:
-        """Pixel height in metres; of degrees, along a meridian of the mean Earth."""
-        crs = CRS.from_string(self.crs)
-        metres = METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
-        return self.resolution * float(metres)
+    def pixel_metres(self) -> tuple[float, float]:
+        """(height, width) in metres of a pixel in the middle of the grid.
+
+        Measured on the ground, unless the CRS is a projection that is true to scale there to 5 %: then by its own units.
+
+        Raises:
+            SceneMismatch: The middle of the grid is no place on Earth.
+        """
+        crs, (a, _, c, _, e, f) = CRS.from_string(self.crs), self.transform
+        x, y = c + a * self.width / 2, f + e * self.height / 2
+        to_degrees = Transformer.from_crs(self.crs, "EPSG:4326", always_xy=True)
+        lon, lat = to_degrees.transform([x, x, x - a / 2, x + a / 2], [y - e / 2, y + e / 2, y, y])
+        if not np.isfinite([*lon, *lat]).all():
+            raise SceneMismatch(f"the middle of the grid, {x:.10g}, {y:.10g} in {self.crs}, is no place on Earth")
+        _, _, metres = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
+        if crs.is_projected:
+            told = np.array([-e, a]) * float(crs.linear_units_factor[1])
+            if (abs(metres / told - 1) <= TRUE_TO_SCALE).all():
+                metres = told
+        return float(metres[0]), float(metres[1])
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Grid:

@@ -88,15 +88,16 @@ def first(causes: Causes, others: Causes) -> Causes:
     return np.where(causes == Cause.VALID, others, causes)
 
 
-def dilated(causes: Causes, radius: float) -> Causes:
-    """Cloud and shadow grown over valid pixels.
+def dilated(causes: Causes, metres: float, pixel: tuple[float, float]) -> Causes:
+    """Cloud and shadow grown over valid pixels; what was grown already is not grown again.
 
     Args:
         causes: (H, W).
-        radius: Pixels whose centres lie this close, in pixels, to a cloud's or shadow's are masked as well.
+        metres: Pixels whose centres lie this close to a cloud's or shadow's are masked as well.
+        pixel: (height, width) of a pixel, metres.
     """
-    cloudy = np.isin(causes, CLOUDY)
-    if radius <= 0 or not cloudy.any():
+    cloudy = np.isin(causes, (Cause.CLOUD, Cause.SHADOW))
+    if metres <= 0 or not cloudy.any():
         return causes
-    near = distance_transform_edt(~cloudy) <= radius
+    near = distance_transform_edt(~cloudy, sampling=pixel) <= metres
     return np.where((causes == Cause.VALID) & near, np.uint8(Cause.DILATED), causes)

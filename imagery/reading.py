@@ -19,7 +19,8 @@ from imagery.errors import SceneMismatch
 from imagery.grid import Grid, grid_of
 from imagery.masks import CLOUDY, EMPTY, Cause, Causes
 from imagery.opening import open_bands
-from imagery.placement import PlacedBand, Shift, Stored, place, read_together
+from imagery.placed import PlacedBand, Stored, differs, read_together
+from imagery.placement import Shift, place_bands
 from imagery.sources.scene import Scene
 from imagery.sources.storage import gdal_options, tried_again
 
@@ -96,24 +97,30 @@ class SceneReader:
         shift: Shift = (0.0, 0.0),
     ) -> None:
         self.scene, self._source, self._masks = scene, source, masks
+        self._grid_settings, self._shift = grid, shift
         self._stack = ExitStack()
+        self.grid = tried_again(lambda: self._open(location_grid), scene.is_remote, source)
+        self._model = CloudModel(masks.cloud_model, source.bands) if masks.cloud_model else None
+
+    def _open(self, location_grid: Grid | None) -> Grid:
+        """Open the files, anew when they are open, on the location's grid; without one, on that of the finest band."""
+        self._stack.close()
+        source, masks, settings = self._source, self._masks, self._grid_settings
         try:
             self._stack.enter_context(rasterio.Env(**gdal_options(source)))
             class_bands = [name for name in (masks.class_band, masks.qa_band, masks.cloud_band) if name]
-            wanted = [*source.bands, *class_bands]
-            bands = tried_again(lambda: open_bands(scene, source, wanted, self._stack), scene.is_remote, source)
+            bands = open_bands(self.scene, source, [*source.bands, *class_bands], self._stack)
             finest = min((bands[name].dataset for name in source.bands), key=lambda dataset: abs(dataset.res[0]))
-            self.grid = location_grid or grid_of(
-                finest.crs, finest.transform, finest.width, finest.height, grid.resolution, finest.name
+            grid = location_grid or grid_of(
+                finest.crs, finest.transform, finest.width, finest.height, settings.resolution, finest.name
             )
-            self._bands: dict[str, PlacedBand] = {
-                name: place(band, self.grid, grid, self._stack, scene.location, name in class_bands, masks, shift)
-                for name, band in bands.items()
-            }
-            self._model = CloudModel(masks.cloud_model, source.bands) if masks.cloud_model else None
+            self._bands: dict[str, PlacedBand] = place_bands(
+                bands, grid, settings, masks, self.scene.location, self._shift
+            )
         except BaseException:
             self._stack.close()
             raise
+        return grid
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +167,10 @@ class SceneReader:
             SceneUnreadable: A block that cannot be read, with the file's name.
             SceneUnreachable: The same of a file that lies elsewhere, after it was tried again.
         """
-        return tried_again(lambda: self._read_stored(window), self.scene.is_remote, self._source)
+        # GDAL keeps what broke off as long as a file is open.
+        return tried_again(
+            lambda: self._read_stored(window), self.scene.is_remote, self._source, lambda: self._open(self.grid)
+        )
 
     def _read_stored(self, window: Window) -> StoredPixels:
         stored = self._read_data(window)

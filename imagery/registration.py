@@ -101,6 +101,24 @@ def chip_windows(grid: Grid) -> list[Window]:
     return [Window(col, row, side, side) for row in rows for col in cols]
 
 
+def disjoint(chips: list[Window]) -> list[Window]:
+    """The ground that chips cover, each pixel once: where two overlap, the first one is cut."""
+    rows, cols = {chip.row_off for chip in chips}, {chip.col_off for chip in chips}
+
+    def until_next(start: int, starts: set[int], side: int) -> int:
+        return min([side, *(other - start for other in starts if other > start)])
+
+    return [
+        Window(
+            chip.col_off,
+            chip.row_off,
+            until_next(chip.col_off, cols, chip.width),
+            until_next(chip.row_off, rows, chip.height),
+        )
+        for chip in chips
+    ]
+
+
 def chip_shift(pair: ChipPair) -> Shift | None:
     """(rows, cols) by which the scene must be moved to lie on the reference; None when too little of it is seen."""
     if (pair.reference_valid & pair.scene_valid).mean() < MIN_VALID:
@@ -168,7 +186,7 @@ def _slopes(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np
         with np.errstate(invalid="ignore", over="ignore"):  # what lies under a mask may be any number
             slope.real[:, 1:-1] = band[:, 2:] - band[:, :-2]
             slope.imag[1:-1] = band[2:] - band[:-2]
-        slope = np.nan_to_num(slope)[known]; known = np.ones_like(known); slope = np.resize(slope, known.sum())
+        slope = slope[known]
         size = np.abs(slope)
         usual = np.median(size) if size.size else 0
         direction = np.divide(slope, size + usual, out=np.zeros_like(slope), where=size > 0)

@@ -144,6 +144,8 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
         fingerprint = digest.result()
         if found.data_fraction == 0:
             raise SceneEmpty(f"{scene.scene_id} has no data: every pixel is nodata")
+        if catalog.grid(scene.location) is None:  # what should have settled it could not be read a moment ago
+            raise SceneUnreachable(f"{scene.location} has no grid yet: ingest again")
     except (ImageryError, OSError) as error:
         passing = isinstance(error, SceneUnreachable)
         return quarantine_scene(scene, "ingest", str(error), settings, workspace, passing)
@@ -183,14 +185,16 @@ def quarantine_scene(
     return Ingested(scene.scene_id, 0, reason)
 
 
-def open_scene(scene: Scene, settings: Settings, workspace: Workspace) -> SceneReader:
-    """A scene opened on its location's grid.
+def open_scene(
+    scene: Scene, settings: Settings, workspace: Workspace, shift: tuple[float, float] = (0.0, 0.0)
+) -> SceneReader:
+    """A scene opened on its location's grid, moved by so many rows and columns first.
 
     Raises:
         ImageryError: It cannot be opened or does not fit.
     """
     grid = Catalog(workspace).grid(scene.location)
-    return SceneReader(scene, settings.source, settings.masks, settings.grid, grid)
+    return SceneReader(scene, settings.source, settings.masks, settings.grid, grid, shift)
 
 
 def reading_key(settings: Settings) -> str:

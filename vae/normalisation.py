@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs.schema import DARKEST
 from vae.errors import ShapeError, VaeError
-
-DARKEST = 1e-4  # the logarithm is taken of at least this: reflectance cannot be known to better
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from imagery.outputs.styles import write_outline_style
 
 DIGITS = 9  # of degrees in GeoJSON: 0.1 mm
 AREA_COLUMNS = ["location", "tiles", "max_score", "min_p_value", "area_m2", "tile_ids", "scene_ids"]
+FLAG_LABEL = 'format_number("score", 2)'  # expressions of QGIS
+AREA_LABEL = """"tiles" || if("tiles" = 1, ' tile, ', ' tiles, ') || format_number("max_score", 2)"""
 EARTH = Geod(ellps="WGS84")
 
 
@@ -50,8 +52,8 @@ def write_flags(folder: Path, scores: gpd.GeoDataFrame, grids: Mapping[str, Grid
         flags.to_parquet(temporary, index=False, compression="zstd")
     write_text(files.flags_geojson, geojson(flags))
     write_text(files.areas_geojson, geojson(flag_areas(flags, grids)))
-    write_outline_style(files.flags.with_suffix(".qml"), 'format_number("score", 2)')
-    write_outline_style(files.areas_geojson.with_suffix(".qml"), '"tiles" || \' × \' || format_number("max_score", 2)')
+    write_outline_style(files.flags.with_suffix(".qml"), FLAG_LABEL)
+    write_outline_style(files.areas_geojson.with_suffix(".qml"), AREA_LABEL)
     return files
 
 
@@ -107,7 +109,7 @@ def _area(rows: gpd.GeoDataFrame, pixels: Polygon, grid: Grid) -> dict[str, Any]
         a, _, c, _, e, f = grid.transform
         return points * (a, e) + (c, f)
 
-    outline = on_earth(shapely.transform(pixels.simplify(0), to_crs), grid.crs)
+    outline = on_earth(shapely.transform(pixels, to_crs), grid.crs, grid.resolution)
     return {
         "location": rows["location"].iloc[0],
         "tiles": rows["tile_id"].nunique(),

@@ -25,9 +25,10 @@ def heatmap_stops(usual: float, threshold: float) -> list[Stop]:
 
     Args:
         usual: What a normal tile scores, in units of the heatmap.
-        threshold: A tile that scores more is flagged; greater than `usual`, else it counts as just above it.
+        threshold: A tile that scores more is flagged; one that is hardly greater than `usual` spreads the scale.
     """
-    way = threshold - usual if threshold > usual else max(abs(threshold), 1.0) * 1e-3
+    usual, threshold = float(usual), float(threshold)  # numpy's numbers are not spelled as numbers
+    way = max(threshold - usual, 1e-3 * max(abs(threshold), 1.0))
     start, end = threshold - way, threshold + 2 * way
     just_above = math.nextafter(threshold, math.inf)
     return [
@@ -105,10 +106,12 @@ def write_outline_style(path: Path, label: str) -> None:
   </renderer-v2>
   <labeling type="simple">
     <settings calloutType="simple">
-      <text-style fieldName={quoteattr(label)} isExpression="1" fontSize="9" fontSizeUnit="Point" textColor="{CASING}">
+      <text-style fieldName={quoteattr(label)} isExpression="1" fontSize="10" fontSizeUnit="Point"
+                  fontWeight="75" textColor="{CASING}">
         <text-buffer bufferDraw="1" bufferSize="0.8" bufferSizeUnits="MM" bufferColor="255,255,255,230"/>
       </text-style>
-      <placement placement="1" dist="1" distUnits="MM"/>
+      <placement placement="1"/>
+      <rendering obstacle="0"/>
     </settings>
   </labeling>
 </qgis>

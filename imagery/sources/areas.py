@@ -16,6 +16,7 @@ from imagery.errors import ImageryError
 from imagery.footprints import on_earth
 
 LONGITUDES = "EPSG:4326"
+ABOUT = 0.001  # degrees: no footprint is told better
 
 
 def touched(locations: Mapping[str, Area], footprint: Polygon | MultiPolygon) -> list[str]:
@@ -39,7 +40,7 @@ def outline(name: str, area: Area) -> Polygon | MultiPolygon:
         ImageryError: Its coordinate reference system is unknown, or it has no place on Earth.
     """
     try:
-        found = on_earth(shapely.box(*area.bounds), area.crs)
+        found = on_earth(shapely.box(*area.bounds), area.crs, area.resolution)
     except CRSError as error:
         raise ImageryError(
             f"locations.{name}.crs is {area.crs!r}, which is unknown: give a code like EPSG:32631"
@@ -72,7 +73,7 @@ def footprint_of(corners: Sequence[tuple[float, float]], unwrap: bool = True) ->
     if unwrap:
         points[1:, 0] = points[0, 0] + np.cumsum((np.diff(points[:, 0]) + 180) % 360 - 180)
     area = shapely.make_valid(Polygon(points), method="structure")
-    found = on_earth(area, LONGITUDES) if area.geom_type in ("Polygon", "MultiPolygon") else Polygon()
+    found = on_earth(area, LONGITUDES, ABOUT) if area.geom_type in ("Polygon", "MultiPolygon") else Polygon()
     if found.is_empty:
         raise ImageryError(f"its footprint has no area: {list(corners)[:5]}")
     return found

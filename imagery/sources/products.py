@@ -6,7 +6,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from shapely import MultiPolygon, Polygon
@@ -85,7 +85,7 @@ def find_products(source: SourceSettings, locations: Mapping[str, Area], family:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         names = [name for name in _candidates(storage, family) if not _too_old(name, source, family)]
         for found, failed in pool.map(lambda name: _read(storage, name, family), names):
-            products += found
+            products += [replace(product, files=renamed(product.files, source.names)) for product in found]
             skipped += failed
     kinds = {product.kind: product.name for product in products}
     if len(kinds) > 1:
@@ -104,7 +104,7 @@ def product_scenes(
 
     Args:
         products: What was found.
-        source: Names of bands, and of the location when nothing else tells it.
+        source: Name of the location when nothing else tells it.
         locations: Where to look; without any, a product's own place is the location.
         skipped: What could not be read, with the reason.
     """
@@ -182,7 +182,7 @@ def _scenes(
             for location in touched(locations, product.footprint):
                 together[product.acquired, location].append(product)
     scenes = [
-        Scene(location, acquired, renamed(product.files, source.names), number)
+        Scene(location, acquired, product.files, number)
         for (acquired, location), found in sorted(together.items())
         for number, product in enumerate(found, start=1)
     ]

@@ -79,7 +79,7 @@ class Catalogs:
         absolute = make_absolute_href(href, base)
         parts = urlsplit(absolute)
         shown = absolute.partition("?")[0]
-        if not absolute.isprintable() or "\\" in absolute:
+        if not href.isprintable() or "\\" in href:
             raise ImageryError(f"its reference {shown!r} is no address")
         if parts.scheme in ("http", "https", "s3") and parts.netloc and "@" not in parts.netloc:
             return absolute

@@ -146,7 +146,12 @@ def read_whole(storage: Storage, name: str) -> bytes:
     return bytes(content)
 
 
-def tried_again(read: Callable[[], Read], remote: bool, source: SourceSettings) -> Read:
+def tried_again(
+    read: Callable[[], Read],
+    remote: bool,
+    source: SourceSettings,
+    before_again: Callable[[], object] = lambda: None,
+) -> Read:
     """Read pixels, and where they lie elsewhere and do not come, wait and read again.
 
     GDAL itself tries again what a server refuses for a while, but not what breaks off in the middle.
@@ -155,15 +160,17 @@ def tried_again(read: Callable[[], Read], remote: bool, source: SourceSettings) 
         read: What is tried.
         remote: Whether it reads from elsewhere; a file of this machine is read once.
         source: How often.
+        before_again: What is done before it is read again; may fail in the same way.
 
     Raises:
         SceneUnreachable: A remote file that still cannot be read.
         SceneUnreadable: A file of this machine that cannot be read, or a remote one that is not there.
     """
     for attempt in range(min(source.retries, 3) + 1):
-        if attempt:
-            time.sleep(FIRST_WAIT * 2**attempt)
         try:
+            if attempt:
+                time.sleep(FIRST_WAIT * 2**attempt)
+                before_again()
             return read()
         except SceneUnreadable as error:
             if not remote or "response code: 404" in str(error):

@@ -123,7 +123,6 @@ def test_as_json_it_is_one_object_for_programs(tilewatch: Tilewatch, workspace: 
         (("--bbox", "-10,-40,-9,-39"), [], 0),
         (("--since", "2021-01-01"), [], 0),
     ],
-    ids=" ".join,
 )
 def test_filters_choose_by_place_and_time(
     tilewatch: Tilewatch, workspace: Path, filters: tuple[str, ...], scenes: list[str], quarantined: int
@@ -175,7 +174,6 @@ def test_of_many_quarantined_scenes_the_latest_are_shown_unless_all_are_asked_fo
         (("--bbox", "1,2,3,91"), WRONG, "the box 1, 2, 3, 91 is not"),
         (("--workspace", "nowhere"), FAILED, "there is no workspace nowhere: `tilewatch ingest` makes one"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_is_said_in_words_and_as_json(
     tilewatch: Tilewatch, workspace: Path, tmp_path: Path, arguments: tuple[str, ...], status: int, told: str

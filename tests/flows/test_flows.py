@@ -181,7 +181,7 @@ def test_two_workspaces_and_two_orders_give_the_same_bytes(
 
     one, two = (digests(watch.workspace, "scores") for watch in (fresh_watch, other))
     assert one == two
-    assert len(one) == 6
+    assert len(one) == 10
 
 
 def test_a_night_cut_off_after_scoring_is_finished_with_the_same_bytes(fresh_watch: Watch) -> None:
@@ -291,6 +291,7 @@ def test_a_scene_that_changed_is_scored_anew_and_its_night_reported_again(fresh_
     changed = {name for name in after if after[name] != before.get(name)}
     assert {Path(name).name for name in changed} == {
         f"{night}.parquet",
+        f"{night}.stac.json",
         f"{night}_anomaly.tif",
         f"{night}_profile.json",
     }

@@ -9,7 +9,7 @@ import antimeridian
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyproj import Proj, Transformer
 from shapely import MultiPolygon, Point, Polygon
@@ -56,6 +56,7 @@ def expected_square_metres(grid: Grid, tile: Tile, lon: float, lat: float) -> fl
 
 
 @settings(max_examples=100, deadline=None)
+@example(place="north pole", across=0.3, along=1.0, width=1, height=1, inside=(0.4, 0.6))
 @given(
     place=st.sampled_from(sorted(PLACES)),
     across=st.floats(0, 1),
@@ -105,18 +106,19 @@ def test_a_pole_within_a_tile_on_its_edge_or_at_its_corner_belongs_to_it(
     for lon in np.arange(-179.5, 180, 7.3):
         assert footprints.intersects(Point(lon, pole * (1 - 1e-7))).any()
     areas = [square_metres(footprint) for footprint in footprints]
-    assert sum(areas) == pytest.approx(square_metres(footprints.union_all()), rel=1e-6)  # none lies over another
+    assert sum(areas) == pytest.approx(square_metres(footprints.union_all()), rel=1e-4)  # hardly one over another
     scale = Proj(grid.crs).get_factors(0, pole * 0.9999).areal_scale
     assert sum(areas) == pytest.approx(128e3**2 / scale, rel=0.02)
 
 
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4258"])
 @pytest.mark.parametrize(
     ("width", "left"), [(1440, -180), (1440, 0), (1440, -0.125), (360, -180), (360, 0), (360, -10)], ids=str
 )
-def test_the_tiles_of_a_global_grid_cover_the_world_once(width: int, left: float) -> None:
+def test_the_tiles_of_a_global_grid_cover_the_world_once(crs: str, width: int, left: float) -> None:
     size = 360 / width
     top = 90 + (size / 2 if left == -0.125 else 0)  # climate models have pixels centred on the pole
-    grid = Grid("EPSG:4326", (size, 0, left, 0, -size, top), width, width // 2 + (left == -0.125))
+    grid = Grid(crs, (size, 0, left, 0, -size, top), width, width // 2 + (left == -0.125))
 
     footprints = grid.footprints(grid.tiles(512))
 
@@ -159,7 +161,7 @@ def test_an_area_keeps_its_holes_and_both_its_sides_across_the_180th_meridian() 
     ring = shapely.box(695_000 + west, 5_960_000, 695_000 + east, 6_000_000)
     hole = shapely.box(697_000, 5_970_000, 697_500, 5_990_000)
 
-    whole, holed = on_earth(ring, "EPSG:32660"), on_earth(ring - hole, "EPSG:32660")
+    whole, holed = on_earth(ring, "EPSG:32660", 100), on_earth(ring - hole, "EPSG:32660", 100)
 
     assert holed.geom_type == whole.geom_type == "MultiPolygon"
     assert whole.bounds[0] == -180
@@ -187,10 +189,18 @@ def test_footprints_are_the_same_from_tiles_and_from_their_table() -> None:
     assert len(grid.footprints([])) == 0
 
 
-@pytest.mark.parametrize("crs", [UTM, "EPSG:3413", "EPSG:32660"])
-def test_tens_of_thousands_of_tiles_take_moments(crs: str) -> None:
-    left = 680_000 if crs == "EPSG:32660" else -54_900
-    grid = Grid(crs, (10, 0, left, 0, -10, 6_000_000 if "326" in crs else 54_900), 10980, 10980)
+@pytest.mark.parametrize(
+    ("crs", "pixel", "left", "top"),
+    [
+        (UTM, 10, WEST, NORTH),
+        ("EPSG:3413", 10, -54_900, 54_900),
+        ("EPSG:32660", 10, 680_000, 6_000_000),
+        ("EPSG:4326", 1e-4, 181, 50),
+    ],
+    ids=["plain", "around a pole", "across 180°", "beyond 180°"],
+)
+def test_tens_of_thousands_of_tiles_take_moments(crs: str, pixel: float, left: float, top: float) -> None:
+    grid = Grid(crs, (pixel, 0, left, 0, -pixel, top), 10980, 10980)
 
     began = time.perf_counter()
     table = grid.tile_table(64)

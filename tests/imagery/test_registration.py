@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from configs.schema import AlignmentSettings
 from imagery.grid import Grid
-from imagery.registration import ChipPair, Registration, chip_windows, register
+from imagery.registration import ChipPair, Registration, chip_windows, disjoint, register
 from tests.rasters import UTM
 
 FINE = 4  # pixels of the ground to one of an image: shifts are multiples of a quarter of a pixel, and exact
@@ -146,10 +146,36 @@ def test_what_has_nothing_in_common_is_not_corrected(kind: str, seed: int) -> No
     assert "the chips do not agree on a shift" in found.reason
 
 
+def test_a_slope_over_the_whole_scene_does_not_pass_for_a_shift_of_zero() -> None:
+    draw = np.random.default_rng(0)
+    slope = np.linspace(0, 300, SIDE)
+    images = [(slope + draw.standard_normal((2, SIDE, SIDE))).astype(np.float32) for _ in range(2)]
+
+    assert registered(*images).reason is not None
+
+
+def test_a_band_without_contrast_does_not_hide_one_that_has() -> None:
+    land = ground(0)
+    images = [image * np.array([[[1.0]], [[0.0]]], np.float32) for image in (seen(land), seen(land, 1, -1))]
+
+    found = registered(*images)
+
+    assert (found.rows, found.cols) == pytest.approx((1, -1), abs=0.1)
+
+
+def test_a_number_that_is_missing_in_a_valid_pixel_counts_as_masked() -> None:
+    land = ground(0)
+    scene, valid = seen(land, 1, -1), np.ones((SIDE, SIDE), bool)
+    valid[40:60, 30:70] = False
+    holed = np.where(valid, scene, np.float32(np.nan))
+
+    assert registered(seen(land), holed) == registered(seen(land), scene, None, valid)
+
+
 def test_what_most_of_the_scene_does_not_show_is_not_measured() -> None:
     land = ground(0)
     clear = np.zeros((SIDE, SIDE), bool)
-    clear[:80, :90] = True
+    clear[:70, :110] = True
 
     found = registered(seen(land), seen(land, 1, 1), None, clear)
 
@@ -220,6 +246,19 @@ def test_chips_lie_within_the_grid_and_reach_its_corners(height: int, width: int
     assert min(window.row_off for window in windows) == min(window.col_off for window in windows) == 0
     assert max(window.row_off for window in windows) == height - side
     assert max(window.col_off for window in windows) == width - side
+
+
+@given(height=st.integers(64, 3000), width=st.integers(64, 3000))
+def test_chips_that_do_not_overlap_cover_the_same_ground(height: int, width: int) -> None:
+    grid = Grid(UTM, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), width, height)
+    covered, once = np.zeros((2, height, width), np.uint8)
+    for window in chip_windows(grid):
+        covered[window.toslices()] = 1
+
+    for window in disjoint(chip_windows(grid)):
+        once[window.toslices()] += 1
+
+    np.testing.assert_array_equal(once, covered)
 
 
 def test_one_chip_is_in_memory_at_a_time() -> None:

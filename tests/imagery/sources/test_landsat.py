@@ -7,12 +7,14 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from configs.schema import Area, SourceSettings
+from configs.schema import Area, MaskSettings, SourceSettings
 from imagery.errors import ImageryError
 from imagery.sources import Listing, SceneFile, find_scenes
 from tests.products import tarred, write_landsat
+from tests.rasters import ground, read_scene, write_raster
 
 LEVEL2 = {"SR_B2": b"a", "SR_B4": b"b", "ST_B10": b"c", "QA_PIXEL": b"d"}
 LEVEL1 = {"B2": b"a", "B4": b"b", "B10": b"c", "QA_PIXEL": b"d"}
@@ -75,6 +77,36 @@ def test_level_1_reflectance_is_corrected_for_the_height_of_the_sun_and_radiance
     assert found["B4"].scale == pytest.approx(2e-5 / sine, rel=1e-12)
     assert found["B4"].offset == pytest.approx(-0.1 / sine, rel=1e-12)
     assert (found["B10"].scale, found["B10"].offset) == (3.342e-4, 0.1)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_pixels_are_reflectance_and_kelvin_and_fill_is_no_data(tmp_path: Path, archived: bool) -> None:
+    numbers = ground(bands=("SR_B2", "SR_B4", "ST_B10")) | {"QA_PIXEL": np.full((32, 32), 21824, np.uint16)}
+    numbers["SR_B4"][:4] = 0  # fill, which the file declares nowhere
+    numbers["QA_PIXEL"][:, :3] = 22280  # cloud
+    images = {
+        band: write_raster(tmp_path / "images" / f"{band}.tif", {band: values}, described=False, resolution=30)
+        for band, values in numbers.items()
+    }
+    product = write_landsat(tmp_path / "products", images)
+    if archived:
+        tarred(product)
+    source = SourceSettings(kind="landsat", root=tmp_path / "products", bands=("B2", "B4", "ST_B10"))
+    (scene,) = find_scenes(source).scenes
+
+    pixels = read_scene(scene, source, MaskSettings(qa_band="QA_PIXEL"))
+
+    for channel, (band, scale, offset) in enumerate(
+        [("SR_B2", 2.75e-5, -0.2), ("SR_B4", 2.75e-5, -0.2), ("ST_B10", 0.00341802, 149.0)]
+    ):
+        expected = (numbers[band] * scale + offset).astype(np.float32)
+        expected[numbers[band] == 0] = np.nan
+        np.testing.assert_array_equal(pixels.values[channel], expected)
+    assert not pixels.data[:4].any()
+    assert pixels.data[4:].all()
+    assert pixels.cloud[4:, :3].all()
+    assert pixels.valid[4:, 3:].all()
+    assert not pixels.valid[:, :3].any()
 
 
 def test_a_product_in_a_tar_file_is_read_where_it_lies(tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""References of places, and how a scene lies to the reference of its place: registered and radiometrically aligned."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rasterio.windows import Window
+
+from configs import Settings, Workspace
+from configs.workspace import safe_name, write_text
+from imagery.alignment import Alignment, align_pixels
+from imagery.catalog import Catalog, SceneRecord, scene_file
+from imagery.composite import MemberUnreadable
+from imagery.errors import ImageryError
+from imagery.reading import SceneReader
+from imagery.reference import Reference, ReferenceReader, build_reference, choose_members
+from imagery.registration import ChipPair, Registration, chip_windows, disjoint, register
+from imagery.robust import evenly
+from tasks.ingest import open_scene, reading_key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SceneAlignment:
+    """How a scene lies to the reference of its place.
+
+    Attributes:
+        scene_id: The scene.
+        fingerprint: Digest of its content.
+        reference: Name of the reference.
+        key: Digest of the settings that it depends on.
+        registration: The shift between them.
+        alignment: The map of the reference to the scene's radiometry, fitted after the shift was corrected.
+    """
+
+    scene_id: str
+    fingerprint: str
+    reference: str
+    key: str
+    registration: Registration
+    alignment: Alignment
+
+    def to_json(self) -> str:
+        """As one JSON object."""
+        record = self.__dict__ | {
+            "registration": self.registration.to_record(),
+            "alignment": self.alignment.to_record(),
+        }
+        return json.dumps(record, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> SceneAlignment:
+        """The inverse of `to_json`."""
+        record: dict[str, Any] = json.loads(text)
+        return cls(
+            **record
+            | {
+                "registration": Registration.from_record(record["registration"]),
+                "alignment": Alignment.from_record(record["alignment"]),
+            }
+        )
+
+
+def reference_for(location: str, day: date, settings: Settings, workspace: Workspace) -> Reference | None:
+    """What a location normally looks like on a day: found, or built of its scenes in the catalog.
+
+    A scene that was flagged as a whole is left out, and one that can no longer be read.
+
+    Returns:
+        The reference; None when no scene is there to make it of.
+
+    Raises:
+        SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
+    """
+    catalog, key = Catalog(workspace), reading_key(settings)
+    grid, records = catalog.grid(location), catalog.scenes([location])
+    excluded: set[str] = set()
+    while grid is not None:
+        members = choose_members(records, day, settings.reference, excluded)
+        odd = {record.scene_id for record in members if flagged_as_whole(record, settings, workspace)}
+        if odd:
+            excluded |= odd
+        elif not members:
+            return None
+        else:
+            try:
+                return build_reference(
+                    workspace,
+                    members,
+                    settings.source.bands,
+                    key,
+                    grid,
+                    lambda record: open_scene(record.scene, settings, workspace),
+                )
+            except MemberUnreadable as error:
+                log.warning("%s", error)
+                excluded.add(error.scene_id)
+    return None
+
+
+def flagged_as_whole(record: SceneRecord, settings: Settings, workspace: Workspace) -> bool:
+    """Whether any version of the detector flagged more than `split.max_flagged` of the tiles that it scored."""
+    for path in workspace.scores.glob(f"*/{safe_name(record.location)}/{record.file_name}.parquet"):
+        table = pd.read_parquet(path, columns=["score", "flagged"])
+        if table["flagged"].sum() > settings.split.max_flagged * table["score"].notna().sum():
+            return True
+    return False
+
+
+def align_scene(record: SceneRecord, reference: Reference, settings: Settings, workspace: Workspace) -> SceneAlignment:
+    """Register and align a scene with a reference, unless that was done; it is kept beside the reference.
+
+    Both are measured on chips spread over the scene, so memory and time do not grow with its size.
+
+    Args:
+        record: The scene, from the catalog.
+        reference: The reference of its location.
+        settings: How the scene is read, and what is trusted and corrected.
+        workspace: Where the scene is catalogued.
+
+    Raises:
+        ImageryError: The scene or the reference cannot be read, or do not fit each other.
+    """
+    key = reading_key(settings) + settings.alignment.model_dump_json()
+    path = scene_file(workspace.reference, record, ".json")
+    if path.exists():
+        known = SceneAlignment.from_json(path.read_text(encoding="utf-8"))
+        if (known.fingerprint, known.reference, known.key) == (record.fingerprint, reference.name, key):
+            return known
+    if reference.bands != settings.source.bands:
+        raise ImageryError(
+            f"the reference {reference.path} has the bands {', '.join(reference.bands)}, source.bands are "
+            f"{', '.join(settings.source.bands)}: it is another one's"
+        )
+    grid = reference.grid
+    chips = chip_windows(grid)
+    with reference.open() as before:
+        with open_scene(record.scene, settings, workspace) as scene:
+            registration = register(_pairs(before, scene, chips), settings.alignment)
+        apart = disjoint(chips) or [Window(0, 0, grid.width, grid.height)]
+        with open_scene(record.scene, settings, workspace, registration.correction) as scene:
+            alignment = _aligned(_pairs(before, scene, apart), len(apart), settings)
+    found = SceneAlignment(record.scene_id, record.fingerprint, reference.name, key, registration, alignment)
+    write_text(path, found.to_json())
+    return found
+
+
+def _pairs(reference: ReferenceReader, scene: SceneReader, windows: list[Window]) -> Iterator[ChipPair]:
+    """The same windows of both."""
+    for window in windows:
+        before, count = reference.read(window)
+        after = scene.read(window)
+        yield ChipPair(before, after.values, count > 0, after.valid)
+
+
+def _aligned(pairs: Iterator[ChipPair], chips: int, settings: Settings) -> Alignment:
+    """The map from reference to scene, fitted on some pixels of each chip."""
+    most = max(settings.alignment.max_pixels // chips, 1)
+    before, after = [], []
+    for pair in pairs:
+        common = np.flatnonzero(pair.reference_valid & pair.scene_valid)
+        some = common[evenly(len(common), most)]
+        before.append(pair.reference.reshape(len(pair.reference), -1)[:, some])
+        after.append(pair.scene.reshape(len(pair.scene), -1)[:, some])
+    bands = settings.source.bands
+    return align_pixels(np.concatenate(before, axis=1), np.concatenate(after, axis=1), bands, settings.alignment)

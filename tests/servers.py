@@ -1,0 +1,223 @@
+"""Servers of this machine for tests: a web folder, an object store, a STAC API, and a proxy that fails now and then."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import md5
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.store import S3Store
+
+Fault = Literal["503", "truncated", "gone"]
+FORWARDED = ("content-type", "content-length", "content-range", "etag", "last-modified", "accept-ranges", "location")
+
+
+@dataclass
+class Requests:
+    """What a server was asked: (method, path, whether it failed on purpose)."""
+
+    seen: list[tuple[str, str, bool]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def failed(self) -> int:
+        return sum(failed for _, _, failed in self.seen)
+
+
+@contextmanager
+def web_folder(root: Path, ranges: bool = True) -> Iterator[str]:
+    """A folder on a web server; without ranges it sends whole files, as Python's own server does."""
+
+    class Handler(_Quiet):
+        def do_GET(self) -> None:
+            path = root / unquote(urlsplit(self.path).path).lstrip("/")
+            if not path.is_file():
+                self.answer(404, b"", {})
+                return
+            content = path.read_bytes()
+            headers = {"ETag": f'"{md5(content).hexdigest()}"', "Last-Modified": self.date_time_string()}
+            asked = self.headers.get("Range", "").removeprefix("bytes=") if ranges else ""
+            if not asked:
+                self.answer(200, content, headers | ({"Accept-Ranges": "bytes"} if ranges else {}))
+                return
+            first, last = asked.split("-")
+            start, stop = int(first), min(int(last or len(content)) + 1, len(content))
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+            self.answer(206, content[start:stop], headers)
+
+        do_HEAD = do_GET  # noqa: N815
+
+    with _serving(Handler) as url:
+        yield url
+
+
+@contextmanager
+def failing_proxy(target: str, fault: Fault = "503", every: int = 3) -> Iterator[tuple[str, Requests]]:
+    """A server in front of another that spoils every so-manyeth request.
+
+    Args:
+        target: Address of the server behind it.
+        fault: It says that it is busy, breaks off in the middle of the answer, or closes the connection.
+        every: Which requests fail.
+    """
+    behind, requests = urlsplit(target), Requests()
+
+    class Handler(_Quiet):
+        def forward(self) -> None:
+            with requests.lock:
+                number = len(requests.seen) + 1
+                spoil = number % every == 0
+                requests.seen.append((self.command, self.path, spoil))
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if spoil and fault == "503":
+                self.answer(503, b"busy", {})
+                return
+            if spoil and fault == "gone":
+                self.close_connection = True
+                return
+            connection = http.client.HTTPConnection(behind.hostname or "", behind.port, timeout=60)
+            try:
+                connection.request(self.command, self.path, body or None, dict(self.headers))
+                response = connection.getresponse()
+                content = response.read()
+            finally:
+                connection.close()
+            headers = {name: value for name, value in response.getheaders() if name.lower() in FORWARDED}
+            self.answer(response.status, content, headers, cut=spoil and fault == "truncated")
+
+        do_GET = do_HEAD = do_POST = do_PUT = forward  # noqa: N815
+
+    with _serving(Handler) as url:
+        yield url, requests
+
+
+@contextmanager
+def object_store(folder: Path) -> Iterator[str]:
+    """An S3 endpoint, empty; its log is kept in the folder."""
+    with _process(folder / "moto.log", [str(_program("moto_server")), "-H", "127.0.0.1", "-p"]) as url:
+        yield url
+
+
+@contextmanager
+def stac_api(folder: Path, items: Sequence[dict[str, Any]], address: str | None = None) -> Iterator[str]:
+    """A STAC API with some items.
+
+    Args:
+        folder: Where the items and the log are kept.
+        items: What it serves.
+        address: What it calls itself in links, when a proxy stands before it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "items.json"
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": list(items)}))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [str(_program("rustac")), "serve", "--create-collections", "--use-duckdb", "false"]
+    command += ["--addr", address or url, "--bind", f"127.0.0.1:{port}", str(file)]
+    with _process(folder / "rustac.log", command, port):
+        yield url
+
+
+def upload(endpoint: str, bucket: str, root: Path) -> None:
+    """Put a folder into a bucket, which is made when it is not there."""
+    parts = urlsplit(endpoint)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    connection.request(
+        "PUT", f"/{bucket}", headers={"Authorization": "AWS4-HMAC-SHA256 Credential=test/x/us-east-1/s3/x"}
+    )
+    connection.getresponse().read()
+    connection.close()
+    store = S3Store(
+        bucket, endpoint=endpoint, access_key_id="test", secret_access_key="test", client_options={"allow_http": True}
+    )
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            obstore.put(store, path.relative_to(root).as_posix(), path.read_bytes())
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class _Quiet(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def answer(self, status: int, content: bytes, headers: dict[str, str], cut: bool = False) -> None:
+        """Send an answer, or the first half of one."""
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+        if cut:
+            self.close_connection = True
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def _process(log: Path, command: list[str], port: int | None = None) -> Iterator[str]:
+    """A server as a process of its own, once it answers; without a port it gets one as its last argument."""
+    if port is None:
+        port = free_port()
+        command = [*command, str(port)]
+    with log.open("w") as file:
+        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        end = time.monotonic() + 60
+        while not _answers(port):
+            assert started.poll() is None, f"{command[0]} ended with {started.returncode}: {log.read_text()}"
+            assert time.monotonic() < end, f"{command[0]} does not answer: {log.read_text()}"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        started.terminate()
+        try:
+            started.wait(10)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
+
+
+def _program(name: str) -> Path:
+    return Path(sys.executable).parent / name
