@@ -236,7 +236,7 @@ class NormaliseSettings(Section):
 class ReferenceSettings(Section):
     """What a location normally looks like: a median of its last clear scenes."""
 
-    scenes: int = Field(6, ge=1, le=50, description="The last so many clear scenes.")
+    scenes: int = Field(6, ge=0, le=50, description="The last so many clear scenes; 0 makes no reference.")
     seasonal: int = Field(3, ge=0, le=50, description="And so many of earlier years, of the same season.")
     season_days: int = Field(20, ge=1, le=183, description="How far from the day of the year a season reaches.")
     min_valid: Fraction = Field(0.5, description="A scene with a smaller share of usable pixels is not clear.")
@@ -248,7 +248,7 @@ class AlignmentSettings(Section):
 
     min_pixels: int = Field(500, ge=50, description="With fewer pixels valid in both, nothing is fitted.")
     max_pixels: int = Field(200_000, ge=1000, description="Pixels that are fitted: more are thinned evenly.")
-    max_gain: float = Field(3.0, gt=1, description="A band gain beyond this, or below its inverse, is not trusted.")
+    max_gain: float = Field(3.0, gt=1, description="A larger band gain is not trusted: it magnifies noise.")
     max_shift: float = Field(3.0, ge=0, description="Shifts of up to so many pixels are corrected; 0 corrects none.")
     min_shift: float = Field(0.2, ge=0, description="Smaller shifts are left as they are: resampling costs more.")
 

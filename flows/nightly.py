@@ -18,13 +18,16 @@ from flows.ingest import IngestSummary, ingest_new
 from flows.parameters import NightRequest, TrainRequest, Watch
 from flows.progress import progress
 from flows.train import TrainSummary, train
-from imagery.catalog import SceneRecord
+from imagery.catalog import Catalog, SceneRecord
+from imagery.grid import Grid
+from imagery.outputs import empty_scores, write_flags
 from tasks import registry, steps, tracking
 from tasks.artifacts import night_artifacts
 from tasks.dataset import NothingToTrain
 from tasks.drift import Drift, judge_night
 from tasks.ingest import plan_ingest
 from tasks.nights import Night, NightRecord, due_nights, read_nights, refresh, write_night
+from tasks.reference import Usual
 from tasks.report import read_scores, validation_page, write_report
 from tasks.score import check_fit, score_files
 from tasks.train import usable_scenes
@@ -126,14 +129,15 @@ def _report_night(
     unknown = [scene for scene in night.scenes if scene.location not in detector.metadata["locations"]]
     for scene in unknown:
         log.warning("%s gets no score: no scene of %s was in the training dates", scene.scene_id, scene.location)
-    _score(known, folder, version, settings, workspace)
+    usual = _compare(known, settings, workspace)
+    _score(known, usual, folder, version, settings, workspace)
     night = refresh(night, workspace)
     known = [scene for scene in night.scenes if scene in known]
     past = read_nights(workspace, version, before=night.night)
     drift = judge_night(night.night, usable_scenes(settings, workspace), detector, version, past, settings, workspace)
-    scored = read_scores(known, version, workspace)
+    scored = read_scores(known, usual, version, workspace)
     tables = [one.scores for one in scored]
-    together = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"score": [], "flagged": []})
+    together = pd.concat(tables, ignore_index=True) if tables else empty_scores()
     report = write_report(
         night, unknown, scored, drift, past, validation.checks, detector, version, settings, workspace
     )
@@ -154,19 +158,42 @@ def _report_night(
         statistics=drift.statistics,
         report=report.relative_to(workspace.root).as_posix(),
     )
-    record = _track(record, together, known, report, validation, settings, workspace)
+    flag_files = write_flags(report.parent, together, _grids(known, workspace))
+    files = [report, flag_files.flags, flag_files.flags_geojson, flag_files.areas_geojson]
+    record = _track(record, together, known, files, validation, settings, workspace)
     ranked = flags.sort_values("p_value", kind="stable") if len(flags) else flags
     night_artifacts(record, ranked, report)
     write_night(workspace, record)
     return record, drift
 
 
-def _score(scenes: list[SceneRecord], folder: Path, version: str, settings: Settings, workspace: Workspace) -> None:
+def _grids(scenes: list[SceneRecord], workspace: Workspace) -> dict[str, Grid]:
+    """The grid of each location."""
+    found = {scene.location: Catalog(workspace).grid(scene.location) for scene in scenes}
+    return {location: grid for location, grid in found.items() if grid}
+
+
+def _compare(scenes: list[SceneRecord], settings: Settings, workspace: Workspace) -> dict[str, Usual]:
+    """What each scene is compared with, by `scene_id`; scenes without an earlier clear one are left out."""
+    parameters = [{"record": record, "settings": settings, "workspace": workspace} for record in scenes]
+    found = steps.for_each(steps.compare_scene, parameters, settings, lambda one, failure: None)
+    return {record.scene_id: usual for record, usual in zip(scenes, found, strict=True) if usual}
+
+
+def _score(
+    scenes: list[SceneRecord],
+    usual: dict[str, Usual],
+    folder: Path,
+    version: str,
+    settings: Settings,
+    workspace: Workspace,
+) -> None:
     common = {"detector": folder, "detector_version": version, "settings": settings, "workspace": workspace}
     todo = [record for record in scenes if not score_files(workspace, version, record).complete]
+    shifts = {scene_id: found.alignment.registration.correction for scene_id, found in usual.items()}
     steps.for_each(
         steps.score_scene,
-        [{"record": record, **common} for record in todo],
+        [{"record": record, "shift": shifts.get(record.scene_id, (0.0, 0.0)), **common} for record in todo],
         settings,
         lambda one, failure: steps.set_aside("score", one["record"].scene, failure, settings, workspace).reason,
     )
@@ -176,7 +203,7 @@ def _track(
     record: NightRecord,
     scores: pd.DataFrame,
     scenes: list[SceneRecord],
-    report: Path,
+    files: list[Path],
     validation: Validation,
     settings: Settings,
     workspace: Workspace,
@@ -199,7 +226,8 @@ def _track(
     tracking.forget(settings, workspace, "nightly", {"night": night})
     with tracking.run(settings, workspace, "nightly", f"night {night}", tags) as run:
         tracking.log_finite(metrics, step=tracking.night_step(record.night))
-        mlflow.log_artifact(str(report))
+        for path in files:
+            mlflow.log_artifact(str(path))
         mlflow.log_text(json.dumps(validation.result, default=str), "validation/validation.json")
         mlflow.log_text(validation_page(validation, settings, night), "validation/validation.html")
         for scene in scenes:

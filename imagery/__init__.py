@@ -2,6 +2,6 @@
 
 import os
 
-# Megabytes of decoded blocks that GDAL keeps, by default a twentieth of all memory. Scenes are read once, row by row, so
-# that one row of blocks is enough. GDAL reads this when it first opens a raster.
+# Megabytes of decoded blocks that GDAL keeps, by default a twentieth of all memory. Scenes are read once, row by row,
+# so that one row of blocks is enough. GDAL reads this when it first opens a raster.
 os.environ.setdefault("GDAL_CACHEMAX", "256")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 NAMES = ("blue", "green", "red", "nir", "swir16", "swir22")
-# The names that a scene's bands can have together, in the order of `NAMES`. Sentinel-2's B5 is Landsat's red edge of
-# nothing, and Landsat's B5 is the near infrared: so the names of two sensors are never mixed.
+# What a sensor calls them, in the order of `NAMES`. Sensors are never mixed: B5 is near infrared of Landsat's, and
+# another band of Sentinel-2's.
 SYSTEMS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("B02",), ("B03",), ("B04",), ("B08", "B8A"), ("B11",), ("B12",)),  # Sentinel-2
     (("B2",), ("B3",), ("B4",), ("B8A",), ("B11",), ("B12",)),  # Sentinel-2 without zeros; Landsat's B8 is another band

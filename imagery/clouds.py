@@ -5,7 +5,6 @@ It looks at fixed blocks of the grid, so that a mask does not depend on the wind
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from types import ModuleType
@@ -94,11 +93,9 @@ class CloudModel:
         height, width = values.shape[1:]
         pads = [(0, max(0, SMALLEST - length)) for length in (height, width)]
         image = np.pad(values, [(0, 0), *pads], mode="symmetric").transpose(1, 2, 0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = self._library.CSmask(
-                np.ascontiguousarray(image), self._order, self._level, intra_op_num_threads=1, inter_op_num_threads=1
-            )
+        model = self._library.CSmask(
+            np.ascontiguousarray(image), self._order, self._level, intra_op_num_threads=1, inter_op_num_threads=1
+        )
         kinds = model.csm[:height, :width, 0]
         return np.array([Cause.VALID, Cause.CLOUD, Cause.SHADOW], np.uint8)[kinds]
 

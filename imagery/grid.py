@@ -88,7 +88,7 @@ class Grid:
     def pixel_metres(self) -> tuple[float, float]:
         """(height, width) in metres of a pixel in the middle of the grid.
 
-        Measured on the ground, unless the CRS is a projection that is true to scale there to 5 %: then by its own units.
+        Measured on the ground; of a projection that is true to scale there, to 5 %, by its own units.
 
         Raises:
             SceneMismatch: The middle of the grid is no place on Earth.

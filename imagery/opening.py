@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -14,7 +15,7 @@ from rasterio.io import DatasetReader
 
 from configs.schema import SourceSettings
 from imagery.errors import SceneMismatch, SceneUnreadable
-from imagery.sources.scene import Scene, SceneFile
+from imagery.sources.scene import Scene, SceneFile, our_names
 
 # Only these may open anything: an indirect format (VRT, WMS, …) could point at any file or address.
 DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG"}
@@ -33,8 +34,7 @@ class Band:
         alpha: Which band of it is an alpha band, if one is.
         scale: Stored number × scale + offset = physical value.
         offset: See `scale`.
-        nodata: Stored number that means "no data", as the file declares it.
-        undeclared: The same, as the source knows it and the file does not.
+        undeclared: Stored number that means "no data", as the source knows it and the file does not declare it.
     """
 
     name: str
@@ -43,7 +43,6 @@ class Band:
     alpha: int | None
     scale: float
     offset: float
-    nodata: float | None
     undeclared: float | None
 
 
@@ -73,14 +72,15 @@ def open_bands(scene: Scene, source: SourceSettings, wanted: list[str], stack: E
         if file.path not in datasets:
             datasets[file.path] = stack.enter_context(_open(file.path))
         dataset = datasets[file.path]
-        if file.band in bands:
-            raise SceneMismatch(
-                f"{scene.scene_id} has two files for band {file.band}, {bands[file.band].dataset.name} and "
-                f"{dataset.name}: make source.pattern match only one"
-            )
         names = {file.band: file.number} if file.band else _indices(dataset, source)
         present |= set(names)
-        bands |= {name: _band(name, dataset, index, file, source) for name, index in names.items() if name in wanted}
+        for name in (name for name in names if name in wanted):
+            if name in bands:
+                raise SceneMismatch(
+                    f"{scene.scene_id} has two files for band {name}, {bands[name].dataset.name} and {dataset.name}: "
+                    "make source.pattern match only one"
+                )
+            bands[name] = _band(name, dataset, names[name], file, source)
     missing = [band for band in wanted if band not in bands]
     if missing:
         raise SceneMismatch(
@@ -101,17 +101,21 @@ def _open(path: str) -> DatasetReader:
         dataset = rasterio.open(path, driver=driver, sharing=False)
     except RasterioError as error:
         raise SceneUnreadable(f"{path} cannot be opened as {driver}: {in_words(error)}") from None
-    if any(np.dtype(kind).kind not in "uif" for kind in dataset.dtypes):
-        kind = dataset.dtypes[0]
+    unreal = [kind for kind in dataset.dtypes if np.dtype(kind).kind not in "uif"]
+    if unreal:
         dataset.close()
-        raise SceneMismatch(f"{path} holds numbers of type {kind}: real numbers are needed")
+        raise SceneMismatch(f"{path} holds numbers of type {unreal[0]}: real numbers are needed")
     return dataset
 
 
 def _indices(dataset: DatasetReader, source: SourceSettings) -> dict[str, int]:
     """Names of a file's bands: its descriptions, or those given in the settings; never guessed from the order."""
-    ours = {theirs: name for name, theirs in source.names.items()}
-    described = [(ours.get(text, text), index) for index, text in enumerate(dataset.descriptions, start=1) if text]
+    described = [
+        (name, index)
+        for index, text in enumerate(dataset.descriptions, start=1)
+        if text
+        for name in our_names(text, source.names)
+    ]
     if described:
         names = [text for text, _ in described]
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -141,9 +145,13 @@ def _band(name: str, dataset: DatasetReader, index: int, file: SceneFile, source
         next(value for value in values if value is not None)
         for values in zip((source.scale, source.offset), (file.scale, file.offset), usual, strict=True)
     )
-    nodata = dataset.nodatavals[index - 1]
-    undeclared = file.nodata if nodata is None else None
-    return Band(name, dataset, index, _alpha(dataset), scale, offset, nodata, undeclared)
+    if not (isfinite(scale) and isfinite(offset) and scale > 0):
+        raise SceneMismatch(
+            f"{dataset.name} says that {name} is {scale:g} × stored number + {offset:g}, which no value is: correct it "
+            "with `gdal_edit.py -scale … -offset …`, or set source.scale and source.offset"
+        )
+    undeclared = file.nodata if file.nodata != dataset.nodatavals[index - 1] else None
+    return Band(name, dataset, index, _alpha(dataset), scale, offset, undeclared)
 
 
 def _alpha(dataset: DatasetReader) -> int | None:

@@ -1,17 +1,15 @@
-"""Reading bands as seen from their location's grid: at an offset where their pixels are those of the grid, else warped."""
+"""Reading bands as seen from their location's grid: at an offset, or warped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from imagery.errors import SceneUnreadable
@@ -20,9 +18,10 @@ from imagery.warping import APART, MISSING, PRESENT, Warp
 
 Stored = NDArray[Any]
 Part = tuple[Stored, NDArray[np.bool_] | None]
+KnownPart = tuple[Stored, NDArray[np.bool_]]
 
-# A window that is warped is read in pieces, if it needs more pixels of the file than this; down to so small a side.
-MOST_PIXELS, LEAST_SIDE = 1 << 22, 32
+# A window that is warped is read in pieces, if it has or needs more pixels than this; down to so small a side.
+MOST_PIXELS, LEAST_SIDE = 1 << 20, 32
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,16 @@ def read_together(bands: Sequence[PlacedBand], window: Window) -> list[Part]:
     Raises:
         SceneUnreadable: A block that cannot be read, with the file's name.
     """
-    groups: dict[DatasetReader, list[int]] = {}
+    groups: dict[tuple[int, np.dtype[Any]], list[int]] = {}
     for index, band in enumerate(bands):
-        groups.setdefault(band.band.dataset, []).append(index)
+        groups.setdefault((id(band.band.dataset), band.dtype), []).append(index)
     parts: dict[int, Part] = {}
     for indices in groups.values():
         group = [bands[index] for index in indices]
         place = group[0].place
-        found = _read_warped(group, place, window) if isinstance(place, Warp) else _read(group, place, window)
+        found: Sequence[Part] = (
+            _read_warped(group, place, window) if isinstance(place, Warp) else _read(group, place, window)
+        )
         parts |= dict(zip(indices, found, strict=True))
     return [parts[index] for index in range(len(bands))]
 
@@ -143,7 +144,7 @@ def _read(bands: list[PlacedBand], place: Offset, window: Window) -> list[Part]:
     columns, column_pad = _overlap(int(window.col_off) - place.column, int(window.width), dataset.width)
     height, width = rows[1] - rows[0], columns[1] - columns[0]
     if height <= 0 or width <= 0:
-        return _nothing(bands, window)
+        return [*_nothing(bands, window)]
     top = dataset.height - rows[1] if place.flipped else rows[0]
     parts = _read_file(bands, Window(columns[0], top, width, height))
     if place.flipped:
@@ -153,13 +154,16 @@ def _read(bands: list[PlacedBand], place: Offset, window: Window) -> list[Part]:
     return parts
 
 
-def _read_warped(bands: list[PlacedBand], warp: Warp, window: Window) -> list[Part]:
+def _read_warped(bands: list[PlacedBand], warp: Warp, window: Window) -> list[KnownPart]:
     """Bands of one file whose pixels are not those of the grid."""
+    divisible = max(window.width, window.height) > LEAST_SIDE
+    if divisible and window.width * window.height > MOST_PIXELS:
+        return _read_in_halves(bands, warp, window)
     places = warp.places(window)
     source = warp.source(places)
     if source is None:
         return _nothing(bands, window)
-    if source.width * source.height > MOST_PIXELS and max(window.width, window.height) > LEAST_SIDE:
+    if divisible and source.width * source.height > 4 * MOST_PIXELS:
         return _read_in_halves(bands, warp, window)
     parts = []
     for band, (stored, has_data) in zip(bands, _read_file(bands, source), strict=True):
@@ -174,19 +178,19 @@ def _read_warped(bands: list[PlacedBand], warp: Warp, window: Window) -> list[Pa
     return parts
 
 
-def _read_in_halves(bands: list[PlacedBand], warp: Warp, window: Window) -> list[Part]:
+def _read_in_halves(bands: list[PlacedBand], warp: Warp, window: Window) -> list[KnownPart]:
+    """The same for a window in two parts, above one another or side by side."""
     row, column, height, width = (int(n) for n in (window.row_off, window.col_off, window.height, window.width))
     if height >= width:
-        halves = [Window(column, top, width, end - top) for top, end in pairwise((row, row + height // 2, row + height))]
+        axis, half = 0, height // 2
+        halves = Window(column, row, width, half), Window(column, row + half, width, height - half)
     else:
-        halves = [
-            Window(left, row, end - left, height) for left, end in pairwise((column, column + width // 2, column + width))
-        ]
-    found = [_read_warped(bands, warp, half) for half in halves]
-    axis = 0 if height >= width else 1
+        axis, half = 1, width // 2
+        halves = Window(column, row, half, height), Window(column + half, row, width - half, height)
+    ones, others = (_read_warped(bands, warp, part) for part in halves)
     return [
-        (np.concatenate([stored for stored, _ in parts], axis), np.concatenate([has for _, has in parts], axis))
-        for parts in zip(*found, strict=True)
+        (np.concatenate([one, other], axis), np.concatenate([has_data, other_has_data], axis))
+        for (one, has_data), (other, other_has_data) in zip(ones, others, strict=True)
     ]
 
 
@@ -205,7 +209,7 @@ def _read_file(bands: list[PlacedBand], window: Window) -> list[Part]:
         raise SceneUnreadable(f"{what} cannot be read: {in_words(error)}") from error
 
 
-def _nothing(bands: list[PlacedBand], window: Window) -> list[Part]:
+def _nothing(bands: list[PlacedBand], window: Window) -> list[KnownPart]:
     """What there is where a file does not reach."""
     shape = (int(window.height), int(window.width))
     return [(np.zeros(shape, band.dtype), np.zeros(shape, bool)) for band in bands]

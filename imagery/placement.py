@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
-from rasterio.warp import transform_bounds
 
 from configs.schema import GridSettings, MaskSettings
 from imagery.errors import SceneMismatch
 from imagery.grid import Grid
 from imagery.opening import Band, in_words
 from imagery.placed import Offset, PlacedBand
-from imagery.warping import Warp, full_turn, warp_onto
+from imagery.warping import Shift, Warp, full_turn, transformer, warp_onto
 
-Shift = tuple[float, float]
+SAME_RESOLUTION = 0.1  # relative difference of pixel sizes that are meant to be the same
 Bounds = tuple[float, float, float, float]
 
 
@@ -48,15 +47,20 @@ def place_bands(
     Raises:
         SceneMismatch: A band covers nothing of the location, or would have to be warped and may not be.
     """
-    places: dict[str, Offset | Warp] = {}
-    for band in bands.values():
-        dataset = band.dataset
-        if dataset.name not in places:
-            transform = _turned(dataset, grid)
-            _check_overlap(dataset, transform, grid, location)
-            if settings.on_mismatch == "refuse":
-                _check_pixels(dataset, transform, grid, settings.tolerance, bands, location)
-            places[dataset.name] = _place(dataset, transform, grid, settings.tolerance, shift)
+    tolerance = settings.tolerance
+    datasets = {band.dataset.name: band.dataset for band in bands.values()}
+    transforms = {name: _turned(dataset, grid) for name, dataset in datasets.items()}
+    on_grid = [
+        _bounds(dataset, transforms[name])
+        for name, dataset in datasets.items()
+        if _whole_offset(dataset, transforms[name], grid, tolerance)
+    ]
+    places = {}
+    for name, dataset in datasets.items():
+        _check_overlap(dataset, transforms[name], grid, location)
+        if settings.on_mismatch == "refuse":
+            _check_pixels(dataset, transforms[name], grid, tolerance, [grid.bounds, *on_grid], location)
+        places[name] = _place(dataset, transforms[name], grid, tolerance, shift)
     class_bands = (masks.class_band, masks.qa_band, masks.cloud_band)
     return {
         name: _placed(band, places[band.dataset.name], masks, classes=name in class_bands)
@@ -73,19 +77,16 @@ def _placed(band: Band, place: Offset | Warp, masks: MaskSettings, classes: bool
 
 def _place(dataset: DatasetReader, transform: Affine, grid: Grid, tolerance: float, shift: Shift) -> Offset | Warp:
     """Where a dataset lies, once it is moved."""
-    move = Affine.translation(shift[1] * grid.transform[0], shift[0] * grid.transform[4])
-    moved = move @ transform
-    crs = _crs(dataset)
-    if crs == CRS.from_string(grid.crs):
-        offset = _whole_offset(dataset, moved, grid, tolerance)
-        if offset is not None:
-            return offset
+    moved = Affine.translation(shift[1] * grid.transform[0], shift[0] * grid.transform[4]) @ transform
+    offset = _whole_offset(dataset, moved, grid, tolerance)
+    if offset is not None:
+        return offset
     try:
-        warp = warp_onto(grid, moved, crs, dataset.height, dataset.width)
+        warp = warp_onto(grid, transform, _crs(dataset), (dataset.height, dataset.width), shift)
     except (ProjError, CRSError) as error:
         raise _impossible(dataset, error) from error
     if warp is None:
-        raise _impossible(dataset, f"no place of the grid is known in {crs.to_string()[:80]}")
+        raise _impossible(dataset, "no place of the grid is known in its coordinate reference system")
     return warp
 
 
@@ -114,16 +115,21 @@ def _turned(dataset: DatasetReader, grid: Grid) -> Affine:
 
 def _whole_offset(dataset: DatasetReader, transform: Affine, grid: Grid, tolerance: float) -> Offset | None:
     """Where a dataset whose pixels are those of the grid begins; None when they are not."""
-    a, b, c, d, e, f = tuple(transform)[:6]
-    if b or d or a <= 0:
+    if transform.b or transform.d or transform.a <= 0 or _crs(dataset) != CRS.from_string(grid.crs):
         return None
+    offset, off = _nearest_offset(dataset, transform, grid)
+    return offset if off <= tolerance else None
+
+
+def _nearest_offset(dataset: DatasetReader, transform: Affine, grid: Grid) -> tuple[Offset, float]:
+    """The whole offset that is closest, and how far pixels lie off it at most, pixels of the grid."""
     across, down = grid.transform[0], -grid.transform[4]
-    north = f if e < 0 else f + e * dataset.height
-    columns, rows = (c - grid.bounds[0]) / across, (grid.bounds[3] - north) / down
+    north = transform.f if transform.e < 0 else transform.f + transform.e * dataset.height
+    columns, rows = (transform.c - grid.bounds[0]) / across, (grid.bounds[3] - north) / down
     # An error of the pixel size adds up from one end of the raster to the other.
-    stretch = max(abs(a / across - 1) * dataset.width, abs(abs(e) / down - 1) * dataset.height)
+    stretch = max(abs(transform.a / across - 1) * dataset.width, abs(abs(transform.e) / down - 1) * dataset.height)
     off = max(abs(columns - round(columns)), abs(rows - round(rows))) + stretch
-    return Offset(round(rows), round(columns), e > 0) if off <= tolerance else None
+    return Offset(round(rows), round(columns), transform.e > 0), off
 
 
 def _check_overlap(dataset: DatasetReader, transform: Affine, grid: Grid, location: str) -> None:
@@ -144,12 +150,12 @@ def _check_overlap(dataset: DatasetReader, transform: Affine, grid: Grid, locati
 
 def _bounds_in(dataset: DatasetReader, transform: Affine, grid: Grid) -> Bounds:
     """A dataset's bounds in the CRS of a grid."""
-    bounds, crs, ours = _bounds(dataset, transform), _crs(dataset), CRS.from_string(grid.crs)
-    if crs == ours:
+    bounds, crs = _bounds(dataset, transform), _crs(dataset)
+    if crs == CRS.from_string(grid.crs):
         return bounds
     try:
-        left, bottom, right, top = transform_bounds(crs, ours, *bounds)
-    except (RasterioError, CRSError) as error:
+        left, bottom, right, top = transformer(crs.to_wkt(), grid.crs).transform_bounds(*bounds)
+    except (ProjError, CRSError) as error:
         raise _impossible(dataset, error) from error
     return left, bottom, right, top
 
@@ -161,34 +167,36 @@ def _bounds(dataset: DatasetReader, transform: Affine) -> Bounds:
 
 
 def _check_pixels(
-    dataset: DatasetReader, transform: Affine, grid: Grid, tolerance: float, bands: Mapping[str, Band], location: str
+    dataset: DatasetReader, transform: Affine, grid: Grid, tolerance: float, on_grid: Sequence[Bounds], location: str
 ) -> None:
     """Refuse a dataset that would have to be warped.
 
-    One of another resolution need not be: it must be resampled anyway. It has to cover what the grid covers, or what
-    another file of the scene covers that is on the grid, to half a pixel of the coarser one.
+    Args:
+        dataset: The dataset.
+        transform: Its geotransform.
+        grid: The grid of its location.
+        tolerance: How far its pixels may lie off, pixels.
+        on_grid: What the grid covers, and what each file of the scene covers that is on it. One of another resolution,
+            which must be resampled anyway, is not refused when it covers the same to half a pixel of the coarser one.
+        location: Its name.
 
     Raises:
         SceneMismatch: It is not on the grid.
     """
-    crs = _crs(dataset)
-    if crs != CRS.from_string(grid.crs):
-        off = f"it is in {crs.to_string()}"
-    elif _whole_offset(dataset, transform, grid, tolerance):
+    if _whole_offset(dataset, transform, grid, tolerance):
         return
+    if _crs(dataset) != CRS.from_string(grid.crs):
+        off = f"it is in {_crs(dataset).to_string()}"
     elif transform.b or transform.d or transform.a <= 0:
         off = "it is rotated or mirrored"
-    elif abs(transform.a / grid.resolution - 1) * dataset.width <= tolerance:
-        east, south = (transform.c - grid.bounds[0]) / transform.a, (grid.bounds[3] - transform.f) / transform.a
-        off = f"its pixels lie {max(abs(east - round(east)), abs(south - round(south))):.2f} of a pixel off"
+    elif abs(transform.a / grid.resolution - 1) < SAME_RESOLUTION:
+        off = f"its pixels lie up to {_nearest_offset(dataset, transform, grid)[1]:.2f} pixels off"
     else:
-        finer = {band.dataset.name: band.dataset for band in bands.values()}.values()
-        on_grid = [_bounds(other, turned) for other in finer if _whole_offset(other, turned := _turned(other, grid), grid, tolerance)]
         coarser = max(transform.a, grid.resolution)
-        off_by = min(_furthest(_bounds(dataset, transform), bounds) / coarser for bounds in (grid.bounds, *on_grid))
+        off_by = min(_furthest(_bounds(dataset, transform), bounds) for bounds in on_grid) / coarser
         if off_by <= 0.5:
             return
-        off = f"its pixels measure {transform.a:g}, and its corners are {off_by:.1f} of them off"
+        off = f"its pixels measure {transform.a:g}, and its corners are {off_by:.1f} pixels off"
     raise SceneMismatch(
         f"{dataset.name} is not on the grid of {location} ({_words(grid)}): {off}. Warp it, or set "
         "grid.on_mismatch=warp"

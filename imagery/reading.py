@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import ceil
 from types import TracebackType
 from typing import Self
 
@@ -14,15 +15,16 @@ from rasterio.windows import Window
 
 from configs.schema import GridSettings, MaskSettings, SourceSettings
 from imagery import masks as masking
-from imagery.clouds import CloudModel
+from imagery.clouds import BLOCK, CloudModel
 from imagery.errors import SceneMismatch
 from imagery.grid import Grid, grid_of
 from imagery.masks import CLOUDY, EMPTY, Cause, Causes
 from imagery.opening import open_bands
 from imagery.placed import PlacedBand, Stored, differs, read_together
-from imagery.placement import Shift, place_bands
+from imagery.placement import place_bands
 from imagery.sources.scene import Scene
 from imagery.sources.storage import gdal_options, tried_again
+from imagery.warping import Shift
 
 PROBE = 64  # rows that are looked at at once for a sign of data
 
@@ -98,9 +100,9 @@ class SceneReader:
     ) -> None:
         self.scene, self._source, self._masks = scene, source, masks
         self._grid_settings, self._shift = grid, shift
+        self._model = CloudModel(masks.cloud_model, source.bands) if masks.cloud_model else None
         self._stack = ExitStack()
         self.grid = tried_again(lambda: self._open(location_grid), scene.is_remote, source)
-        self._model = CloudModel(masks.cloud_model, source.bands) if masks.cloud_model else None
 
     def _open(self, location_grid: Grid | None) -> Grid:
         """Open the files, anew when they are open, on the location's grid; without one, on that of the finest band."""
@@ -117,6 +119,11 @@ class SceneReader:
             self._bands: dict[str, PlacedBand] = place_bands(
                 bands, grid, settings, masks, self.scene.location, self._shift
             )
+            if masks.qa_band and self._bands[masks.qa_band].dtype.kind not in "ui":
+                raise SceneMismatch(
+                    f"masks.qa_band {masks.qa_band} holds {self._bands[masks.qa_band].dtype}: bits are whole numbers"
+                )
+            self._pixel = grid.pixel_metres if masks.dilate else (1.0, 1.0)
         except BaseException:
             self._stack.close()
             raise
@@ -132,8 +139,9 @@ class SceneReader:
 
     @property
     def block_rows(self) -> int:
-        """Rows of the grid that are best read at once: a block of the files."""
-        return max(self._bands[name].block_rows for name in self._source.bands)
+        """Rows of the grid that are best read at once: a block of the files, or of the cloud model."""
+        rows = max(self._bands[name].block_rows for name in self._source.bands)
+        return max(rows, BLOCK) if self._model else rows
 
     def has_any_data(self) -> bool:
         """Whether a single pixel has data in every band, cloudy or not; reads no further than to the first one.
@@ -187,8 +195,9 @@ class SceneReader:
                 causes |= ~present  # the number of Cause.NODATA
         border = self._masks.border
         if border is not None:
-            all_border = np.logical_and.reduce([stored == border for stored in bands])
-            causes[all_border & (causes == Cause.VALID)] = Cause.BORDER
+            inner = [one for one in (differs(stored, border) for stored in bands) if one is not None]
+            if len(inner) == len(bands):  # else a band cannot even store the number
+                causes[~np.logical_or.reduce(inner) & (causes == Cause.VALID)] = Cause.BORDER
         return StoredPixels(bands, has_data, causes)
 
     def _physical(self, stored: StoredPixels) -> NDArray[np.float32]:
@@ -205,41 +214,33 @@ class SceneReader:
 
     def _unwanted(self, window: Window) -> Causes:
         """Causes other than missing data. Clouds outside the window may reach into it."""
-        radius = self._masks.dilate / self.grid.metres_per_pixel
-        margin = int(np.ceil(radius))
-        outer, inner = self._grown(window, margin)
+        outer, inner = self._grown(window)
         causes = np.zeros((int(outer.height), int(outer.width)), np.uint8)
-        if self._masks.class_band:
-            classes, has_class = self._bands[self._masks.class_band].read(outer)
-            causes = masking.of_classes(classes, self._masks)
-            if has_class is not None:
-                causes[~has_class] = Cause.CLASS
-        if self._masks.qa_band:
-            bits, has_bits = self._bands[self._masks.qa_band].read(outer)
-            if bits.dtype.kind not in "ui":
-                raise SceneMismatch(f"masks.qa_band {self._masks.qa_band} holds {bits.dtype}: bits are whole numbers")
-            causes = masking.first(causes, masking.of_quality_bits(bits, self._masks))
-            if has_bits is not None:
-                causes[~has_bits & (causes == Cause.VALID)] = Cause.NODATA
-        if self._masks.cloud_band:
-            cloud, has_cloud = self._bands[self._masks.cloud_band].read(outer)
-            causes = masking.first(causes, masking.of_cloud(cloud, self._masks))
-            if has_cloud is not None:
-                causes[~has_cloud & (causes == Cause.VALID)] = Cause.CLASS
+        for name, causes_of, when_missing in (
+            (self._masks.class_band, masking.of_classes, Cause.CLASS),
+            (self._masks.qa_band, masking.of_quality_bits, Cause.NODATA),
+            (self._masks.cloud_band, masking.of_cloud, Cause.CLASS),
+        ):
+            if name:
+                numbers, has_data = self._bands[name].read(outer)
+                found = causes_of(numbers, self._masks)
+                if has_data is not None:
+                    found[~has_data] = when_missing
+                causes = masking.first(causes, found)
         if self._model:
-            found = self._model.causes(outer, self.grid, lambda part: self._values(part))
-            causes = masking.first(causes, found)
-        return masking.dilated(causes, radius)[inner]
+            causes = masking.first(causes, self._model.causes(outer, self.grid, self._values))
+        return masking.dilated(causes, self._masks.dilate, self._pixel)[inner]
 
     def _values(self, window: Window) -> NDArray[np.float32]:
         return self._physical(self._read_data(window))
 
-    def _grown(self, window: Window, margin: int) -> tuple[Window, tuple[slice, slice]]:
-        """A window with a margin, as far as the grid reaches, and where the window lies in it."""
+    def _grown(self, window: Window) -> tuple[Window, tuple[slice, slice]]:
+        """A window with what clouds may be grown by, as far as the grid reaches, and where the window lies in it."""
+        above, beside = (ceil(self._masks.dilate / metres) for metres in self._pixel)
         row, col = int(window.row_off), int(window.col_off)
         bottom, right = row + int(window.height), col + int(window.width)
-        top, left = max(0, row - margin), max(0, col - margin)
-        height = min(self.grid.height, bottom + margin) - top
-        width = min(self.grid.width, right + margin) - left
+        top, left = max(0, row - above), max(0, col - beside)
+        height = min(self.grid.height, bottom + above) - top
+        width = min(self.grid.width, right + beside) - left
         inner = slice(row - top, bottom - top), slice(col - left, right - left)
         return Window(left, top, width, height), inner

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
@@ -83,7 +82,7 @@ def survey(
     with open_reader() as reader:
         grid, location = reader.grid, reader.scene.location
         steps = list(_row_groups(grid, tile_size, stride, reader.block_rows))
-        count = min(threads or os.cpu_count() or 1, len(steps))
+        count = min(threads or _cores(), len(steps))
         if count == 1:
             parts = [_survey_rows(reader, bands, rows, tile_size, stride) for rows in steps]
     if count > 1:
@@ -101,6 +100,11 @@ def survey(
         cloud_fraction=float(causes[list(CLOUDY)].sum() / max(size - empty, 1)),
         masked={cause.name.lower(): float(causes[cause] / size) for cause in Cause if cause and causes[cause]},
     )
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _row_groups(grid: Grid, tile_size: int, stride: int | None, block_rows: int) -> Iterator[tuple[int, int]]:
@@ -124,21 +128,26 @@ def _side_by_side(
     waiting: SimpleQueue[int] = SimpleQueue()
     for index in range(len(steps)):
         waiting.put(index)
+    found: dict[int, _Part] = {}
+    failed: dict[int, Exception] = {}
 
-    def work() -> list[tuple[int, _Part]]:
-        done: list[tuple[int, _Part]] = []
-        with ExitStack() as stack:
-            reader = stack.enter_context(open_reader())
-            while True:
+    def work() -> None:
+        with open_reader() as reader:
+            while not failed:
                 try:
                     index = waiting.get_nowait()
                 except Empty:
-                    return done
-                done.append((index, _survey_rows(reader, bands, steps[index], tile_size, stride)))
+                    return
+                try:
+                    found[index] = _survey_rows(reader, bands, steps[index], tile_size, stride)
+                except Exception as error:
+                    failed[index] = error
 
     with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(work) for _ in range(threads)]
-        found = dict(item for future in futures for item in future.result())
+        for future in [pool.submit(work) for _ in range(threads)]:
+            future.result()
+    if failed:  # all before the first one were read or failed as well: it is the same with any number of threads
+        raise failed[min(failed)]
     return [found[index] for index in range(len(steps))]
 
 

@@ -73,7 +73,7 @@ class BucketTable:
         if dtype.kind not in "ui" or dtype.itemsize > 2:
             return cls(np.zeros(0, np.uint16), 0, scale, offset)
         limits = np.iinfo(dtype)
-        physical = np.arange(limits.min, limits.max + 1) * scale + offset
+        physical = np.arange(limits.min, limits.max + 1, dtype=np.float64) * scale + offset
         return cls(buckets_of(physical).astype(np.uint16), int(limits.min), scale, offset)
 
 
@@ -227,12 +227,12 @@ def _ranks(local, lowest, highest, count, found):  # type: ignore[no-untyped-def
     """The buckets of the pixels of two ranks, each sought from its own end."""
     low, high = np.int64(LOW * (count - 1) + 1e-9), np.int64(HIGH * (count - 1) + 1e-9)
     bucket, below = lowest, np.int64(local[lowest])
-    while below <= low:
+    while below <= low and bucket < highest:
         bucket += 1
         below += local[bucket]
     found[5] = bucket
     bucket, not_above = highest, count - np.int64(local[highest])
-    while not_above > high:
+    while not_above > high and bucket > lowest:
         bucket -= 1
         not_above -= local[bucket]
     found[6] = bucket

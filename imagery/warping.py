@@ -1,14 +1,14 @@
 """Warping: where the pixels of a grid lie in a raster with other pixels, and what is found there.
 
 Done here and not by GDAL's warper, because what is masked must be exactly what is masked without warping. Through
-rasterio, GDAL takes "no data" in one band only for data, knows a single number for it, changes true numbers that equal
-it by one, and its results depend on the window that is asked for.
+rasterio, GDAL takes "no data" in one band only for data, knows a single number for it, and changes true numbers that
+equal it by one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from imagery.grid import Grid
+
+Shift = tuple[float, float]
 
 # Places are computed exactly at every so many pixels, and interpolated in between where that is exact enough.
 STEPS = (32, 16, 8, 4, 2, 1)
@@ -37,8 +39,9 @@ class Warp:
     Attributes:
         grid: The grid.
         shape: (rows, columns) of the raster.
+        shift: (rows, columns) that the raster is moved by, pixels of the grid, positive down and right.
         to_pixels: From coordinates of the raster's CRS to its (column, row).
-        transformer: From the grid's CRS to the raster's; None when they are the same.
+        to_crs: From the grid's CRS to the raster's; None when they are the same.
         turn: A full turn in units of the raster's CRS, where that is longitude and latitude; else infinite.
         step: Places are computed at every so many pixels of the grid.
         density: (rows, columns) pixels of the raster to one of the grid.
@@ -46,16 +49,17 @@ class Warp:
 
     grid: Grid
     shape: tuple[int, int]
+    shift: Shift
     to_pixels: Affine
-    transformer: Transformer | None
+    to_crs: Transformer | None
     turn: float = math.inf
     step: int = 1
     density: tuple[float, float] = (1.0, 1.0)
 
     @property
-    def reach(self) -> tuple[float, float]:
-        """(rows, columns) how far pixels of the raster count: one pixel, or one of the grid where that is larger."""
-        rows, columns = (max(1.0, round(density, 1)) for density in self.density)
+    def spread(self) -> tuple[float, float]:
+        """(rows, columns) of the raster over which it is averaged; none where it is as fine as the grid or coarser."""
+        rows, columns = (max(0.0, round(density - 1, 1)) for density in self.density)
         return rows, columns
 
     def places(self, window: Window) -> NDArray[np.float64]:
@@ -82,9 +86,10 @@ class Warp:
             columns: (C,) of the grid.
         """
         a, _, c, _, e, f = self.grid.transform
-        x, y = np.meshgrid(c + a * (columns + 0.5), f + e * (rows + 0.5))
-        if self.transformer is not None:
-            x, y = self.transformer.transform(x, y)
+        down, right = self.shift
+        x, y = np.meshgrid(c + a * (columns + 0.5 - right), f + e * (rows + 0.5 - down))
+        if self.to_crs is not None:
+            x, y = self.to_crs.transform(x, y)
         if math.isfinite(self.turn):
             middle = (~self.to_pixels @ (self.shape[1] / 2, self.shape[0] / 2))[0]
             x = x + self.turn * np.round((middle - x) / self.turn)
@@ -100,8 +105,8 @@ class Warp:
             inside &= (place > -1) & (place < length + 1)
         if not inside.any():
             return None
-        for place, reach, length in zip(places, self.reach, self.shape, strict=True):
-            margin = math.ceil(reach) + 1
+        for place, spread, length in zip(places, self.spread, self.shape, strict=True):
+            margin = math.ceil(spread / 2) + 2
             low, high = place.min(where=inside, initial=np.inf), place.max(where=inside, initial=-np.inf)
             limits.append((max(0, math.floor(low) - margin), min(length, math.ceil(high) + margin)))
         (top, bottom), (left, right) = limits
@@ -117,9 +122,8 @@ class Warp:
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """What is found at places of the raster.
 
-        The nearest pixel says whether there is data. Where it is data that may be mixed, the number is that of all such
-        pixels within reach, weighed by their closeness: bilinear interpolation, in a raster as fine as the grid or
-        coarser.
+        The nearest pixel says whether there is data. Where it is data that may be mixed, the number is interpolated
+        between such pixels (bilinear); in a raster finer than the grid, it is the mean of what is interpolated around.
 
         Args:
             stored: (h, w) stored numbers of a window of the raster.
@@ -137,34 +141,45 @@ class Warp:
         rasters = np.ascontiguousarray(stored), states, offset, self.shape, places
         if nearest:
             _nearest(*rasters, found, has_data)
-        elif self.reach == (1, 1):
+        elif max(self.spread) == 0:
             _bilinear(*rasters, stored.dtype.kind != "f", found, has_data)
         else:
-            _triangles(*rasters, self.reach, stored.dtype.kind != "f", found, has_data)
+            _averaged(*rasters, self.spread, stored.dtype.kind != "f", found, has_data)
         return found, has_data
 
 
-def warp_onto(grid: Grid, raster: Affine, crs: CRS, height: int, width: int) -> Warp | None:
+def warp_onto(grid: Grid, raster: Affine, crs: CRS, shape: tuple[int, int], shift: Shift = (0, 0)) -> Warp | None:
     """Find out where the pixels of a grid lie in a raster.
 
     Args:
         grid: The grid.
         raster: The raster's geotransform.
         crs: The raster's CRS.
-        height: Its rows.
-        width: Its columns.
+        shape: Its rows and columns.
+        shift: (rows, columns) that it is moved by, pixels of the grid, positive down and right.
 
     Returns:
         None when no place of the grid has one in the raster's CRS.
+
+    Raises:
+        ProjError: The two CRSs have nothing to do with each other.
     """
-    ours = CRS.from_string(grid.crs)
-    transformer = None if ours == crs else Transformer.from_crs(grid.crs, crs.to_wkt(), always_xy=True)
-    plain = Warp(grid, (height, width), ~raster, transformer, full_turn(crs))
-    found = [(step, *_errors(plain, step)) for step in STEPS]
-    step, _, density = next((one for one in found if one[1] <= EXACT_ENOUGH), found[-1])
-    if density is None:
-        return None
-    return Warp(grid, plain.shape, plain.to_pixels, transformer, plain.turn, step, density)
+    to_crs = None if CRS.from_string(grid.crs) == crs else transformer(grid.crs, crs.to_wkt())
+    plain = Warp(grid, shape, shift, ~raster, to_crs, full_turn(crs))
+    for step in STEPS:
+        error, density = _errors(plain, step)
+        if error <= EXACT_ENOUGH:
+            break
+    return None if density is None else replace(plain, step=step, density=density)
+
+
+def transformer(crs: str, other: str) -> Transformer:
+    """From coordinates (x, y) of one CRS to those of another.
+
+    Raises:
+        ProjError: There is no way.
+    """
+    return Transformer.from_crs(crs, other, always_xy=True)
 
 
 def full_turn(crs: CRS) -> float:
@@ -181,7 +196,8 @@ def _errors(warp: Warp, step: int) -> tuple[float, tuple[float, float] | None]:
     with np.errstate(invalid="ignore"):
         corners = places[:, :, ::2, :, ::2].mean(axis=(2, 4))
         off = np.abs(corners - places[:, :, 1, :, 1]).max(axis=0)
-        down, across = ((places[:, :, 2, :, 0] - places[:, :, 0, :, 0]), (places[:, :, 0, :, 2] - places[:, :, 0, :, 0]))
+        corner = places[:, :, 0, :, 0]
+        down, across = places[:, :, 2, :, 0] - corner, places[:, :, 0, :, 2] - corner
     known = np.isfinite(off)
     if not known.any():
         return math.inf, None
@@ -257,22 +273,43 @@ def _bilinear(stored, states, offset, shape, places, whole, found, has_data):  #
 
 
 @njit(nogil=True, cache=True)
-def _triangles(stored, states, offset, shape, places, reach, whole, found, has_data):  # type: ignore[no-untyped-def]
-    """The same in a raster that is finer than the grid: by more than the four pixels around a place."""
+def _averaged(stored, states, offset, shape, places, spread, whole, found, has_data):  # type: ignore[no-untyped-def]
+    """The mean of the interpolated raster over some pixels: of twice the grid's fineness, the mean of the four."""
     _nearest(stored, states, offset, shape, places, found, has_data)
+    row_weights, column_weights = np.empty(int(spread[0]) + 4), np.empty(int(spread[1]) + 4)
     for r in range(found.shape[0]):
         for c in range(found.shape[1]):
             row, column = _pixel(places[0, r, c], places[1, r, c], shape)
             if row < 0 or states[row - offset[0], column - offset[1]] != PRESENT:
                 continue
-            down, across = places[0, r, c] - 0.5 - offset[0], places[1, r, c] - 0.5 - offset[1]
-            top, bottom = max(0, math.ceil(down - reach[0])), min(stored.shape[0] - 1, math.floor(down + reach[0]))
-            left, right = max(0, math.ceil(across - reach[1])), min(stored.shape[1] - 1, math.floor(across + reach[1]))
+            top, rows = _weights(places[0, r, c] - 0.5 - offset[0], spread[0], stored.shape[0], row_weights)
+            left, columns = _weights(places[1, r, c] - 0.5 - offset[1], spread[1], stored.shape[1], column_weights)
             total, weights = 0.0, 0.0
-            for y in range(top, bottom + 1):
-                for x in range(left, right + 1):
-                    if states[y, x] == PRESENT:
-                        weight = (1 - abs(y - down) / reach[0]) * (1 - abs(x - across) / reach[1])
-                        total += weight * stored[y, x]
+            for y in range(rows):
+                for x in range(columns):
+                    if states[top + y, left + x] == PRESENT:
+                        weight = row_weights[y] * column_weights[x]
+                        total += weight * stored[top + y, left + x]
                         weights += weight
             found[r, c] = math.floor(total / weights + 0.5) if whole else total / weights
+
+
+@njit(nogil=True, cache=True)
+def _weights(place, spread, length, weights):  # type: ignore[no-untyped-def]
+    """The first pixel that counts along one side, how many do, and their weights; a pixel's centre is whole."""
+    first = max(0, math.ceil(place - spread / 2 - 1))
+    last = min(length - 1, math.floor(place + spread / 2 + 1))
+    for pixel in range(first, last + 1):
+        away = place - pixel
+        if spread > 0:
+            weights[pixel - first] = (_integral(away + spread / 2) - _integral(away - spread / 2)) / spread
+        else:
+            weights[pixel - first] = 1 - abs(away)
+    return first, last - first + 1
+
+
+@njit(nogil=True, cache=True)
+def _integral(end):  # type: ignore[no-untyped-def]
+    """Of the weight that a pixel has in linear interpolation, 1 - |x|, from -1 to an end."""
+    end = min(max(end, -1.0), 1.0)
+    return (1 + end) ** 2 / 2 if end < 0 else 1 - (1 - end) ** 2 / 2

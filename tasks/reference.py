@@ -69,6 +69,29 @@ class SceneAlignment:
         )
 
 
+@dataclass(frozen=True)
+class Usual:
+    """The reference of a scene's place on the day before, and how the scene lies to it."""
+
+    reference: Reference
+    alignment: SceneAlignment
+
+
+def usual_of(record: SceneRecord, settings: Settings, workspace: Workspace) -> Usual | None:
+    """What a scene is to be compared with; None when its place has no earlier clear scene.
+
+    A scene that cannot be compared is none the worse for it, so this never fails because of one.
+    """
+    try:
+        reference = reference_for(record.location, record.day, settings, workspace)
+        if reference is None:
+            return None
+        return Usual(reference, align_scene(record, reference, settings, workspace))
+    except ImageryError as error:
+        log.warning("%s is not compared with its reference: %s", record.scene_id, error)
+        return None
+
+
 def reference_for(location: str, day: date, settings: Settings, workspace: Workspace) -> Reference | None:
     """What a location normally looks like on a day: found, or built of its scenes in the catalog.
 
@@ -80,6 +103,8 @@ def reference_for(location: str, day: date, settings: Settings, workspace: Works
     Raises:
         SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
     """
+    if not settings.reference.scenes:
+        return None
     catalog, key = Catalog(workspace), reading_key(settings)
     grid, records = catalog.grid(location), catalog.scenes([location])
     excluded: set[str] = set()

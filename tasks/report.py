@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks import pages, pictures, views
 from tasks.drift import Drift
 from tasks.ingest import open_scene
 from tasks.nights import Night, NightRecord, night_folder
+from tasks.reference import Usual
 from tasks.score import score_batch, score_files
 from tasks.validate import Check, Validation
 from vae.detector import Detector
@@ -38,14 +40,30 @@ class Scored:
     record: SceneRecord
     scores: gpd.GeoDataFrame
     heatmap: Path
+    usual: Usual | None
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """(rows, columns) that it was moved by before it was scored."""
+        return self.usual.alignment.registration.correction if self.usual else (0.0, 0.0)
 
 
-def read_scores(scenes: Sequence[SceneRecord], detector_version: str, workspace: Workspace) -> list[Scored]:
-    """The score tables of some scenes."""
+def read_scores(
+    scenes: Sequence[SceneRecord], usual: Mapping[str, Usual], detector_version: str, workspace: Workspace
+) -> list[Scored]:
+    """The score tables of some scenes.
+
+    Args:
+        scenes: The scenes, all scored.
+        usual: What each was compared with, by `scene_id`.
+        detector_version: The detector that scored.
+        workspace: Where the scores are kept.
+    """
     found = []
     for record in scenes:
         files = score_files(workspace, detector_version, record)
-        found.append(Scored(record, gpd.read_parquet(files.scores), files.heatmap))
+        scores = gpd.read_parquet(files.scores)
+        found.append(Scored(record, scores, files.heatmap, usual.get(record.scene_id)))
     return found
 
 
@@ -167,7 +185,9 @@ def _evidence(
     location = scene.record.location
     places = set(zip(flags["row_off"], flags["col_off"], strict=True))
     found = {}
-    with open_scene(scene.record.scene, settings, workspace) as reader:
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_scene(scene.record.scene, settings, workspace, scene.shift))
+        reference = stack.enter_context(scene.usual.reference.open()) if scene.usual else None
         for batch in read_tiles(reader, detector.tile_size, settings.grid.stride, only=places):
             scores = score_batch(detector, batch, location)
             expected = detector.expected(batch.values, batch.valid)
@@ -178,7 +198,12 @@ def _evidence(
                 seen = pictures.rgb_image(batch.values[index][:, *window], detector.bands, rgb, limits, valid)
                 model = pictures.rgb_image(expected[index][:, *window], detector.bands, rgb, limits, valid)
                 heat = pictures.heat_image(scores.heatmap[index][window], 0.0, high)
-                images = {"true colour": seen, "expected": model, "heatmap": heat}
+                images = {"true colour": seen}
+                if scene.usual and reference:
+                    before, count = reference.read(tile.window)
+                    before = scene.usual.alignment.alignment.apply(before)
+                    images["usual"] = pictures.rgb_image(before, detector.bands, rgb, limits, count > 0)
+                images |= {"expected": model, "heatmap": heat}
                 found[tile.tile_id(location)] = _Evidence(
                     {name: pictures.png_data_uri(image) for name, image in images.items()},
                     dict(zip(detector.bands, shares[index].tolist(), strict=True)),
@@ -200,7 +225,7 @@ def _map(scene: Scored, detector: Detector, settings: Settings, workspace: Works
     """A small picture of the whole scene with its flags, read strip by strip."""
     rgb, limits = _colours(detector, settings)
     channels = [detector.bands.index(band) for band in rgb]
-    with open_scene(scene.record.scene, settings, workspace) as reader:
+    with open_scene(scene.record.scene, settings, workspace, scene.shift) as reader:
         grid = reader.grid
         # Strips are whole multiples of the factor they are shrunk by, so that they fit together.
         factor = -(-max(grid.width, grid.height) // QUICKLOOK_SIDE)
@@ -288,6 +313,7 @@ def _scene_views(night: Night, unknown: Sequence[SceneRecord], scored: Sequence[
                 level=float(numbers.median()) if len(numbers) else None,
                 cloud_fraction=scene.record.cloud_fraction,
                 status="scored" if len(numbers) else "too cloudy",
+                usual=_usual_words(scene.usual),
             )
         )
     for record in unknown:
@@ -308,6 +334,24 @@ def _scene_views(night: Night, unknown: Sequence[SceneRecord], scored: Sequence[
     for bad in night.quarantined:
         found.append(views.SceneView(bad.location, bad.acquired, 0, 0, 0, None, None, "quarantined", bad.reason))
     return found
+
+
+def _usual_words(usual: Usual | None) -> str:
+    """How a scene lies to its reference."""
+    if usual is None:
+        return "no earlier clear scene"
+    registration, alignment = usual.alignment.registration, usual.alignment.alignment
+    rows, cols = registration.correction
+    if registration.reason:
+        moved = f"shift unknown: {registration.reason}"
+    elif rows or cols:
+        moved = f"moved {rows:+.1f} px down, {cols:+.1f} px right"
+    else:
+        moved = "lies where it should"
+    gains = f"gain {alignment.gain.min():.2f} to {alignment.gain.max():.2f}"
+    light = f"not aligned: {alignment.reason}" if alignment.reason else gains
+    count = len(usual.reference.members)
+    return f"{count} {'scene' if count == 1 else 'scenes'}; {moved}; {light}"
 
 
 def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> views.DriftView:

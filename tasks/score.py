@@ -81,7 +81,12 @@ def score_batch(detector: Detector, batch: TileBatch, location: str, calibrated:
 
 
 def score_scene(
-    record: SceneRecord, detector: Detector, detector_version: str, settings: Settings, workspace: Workspace
+    record: SceneRecord,
+    detector: Detector,
+    detector_version: str,
+    settings: Settings,
+    workspace: Workspace,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> SceneScores:
     """Score a scene, unless its files are there already.
 
@@ -91,9 +96,10 @@ def score_scene(
         detector_version: Its version, e.g. "v3"; names the folder, and stands in every row.
         settings: How the scene is read.
         workspace: Where the scene is catalogued and its scores are kept.
+        shift: (rows, columns) that the scene is moved by first, to lie on its reference.
 
     Returns:
-        Where its files are. The same scene and detector give the same bytes.
+        Where its files are. The same scene, detector and shift give the same bytes.
 
     Raises:
         ImageryError: The scene can no longer be read.
@@ -106,9 +112,9 @@ def score_scene(
     rows, latents, profile = [], [], Profile()
     calibration = detector.required_calibration
     origin = {"detector_version": detector_version, "calibration_id": calibration.calibration_id}
-    tags = origin | {"scene_id": record.scene_id}
+    tags = origin | {"scene_id": record.scene_id, "shift": f"{shift[0]:g},{shift[1]:g}"}
     tiling = detector.tile_size, settings.grid.stride
-    with open_scene(record.scene, settings, workspace) as reader:
+    with open_scene(record.scene, settings, workspace, shift) as reader:
         grid = reader.grid
         geometry = grid.footprints(grid.tile_table(*tiling))
         with heatmap(files.heatmap, grid, detector.score_settings.name, tags, *tiling) as image:

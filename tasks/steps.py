@@ -19,6 +19,7 @@ from imagery.catalog import SceneRecord
 from imagery.errors import ImageryError, SceneUnreachable
 from imagery.sources import Scene
 from tasks import ingest as _ingest
+from tasks import reference as _reference
 from tasks import score as _score
 from vae.detector import Detector
 
@@ -34,13 +35,24 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> _ing
     return _ingest.ingest_scene(scene, settings, workspace)
 
 
+@task(name="compare", task_run_name="compare {record.scene_id}", cache_policy=NO_CACHE, persist_result=False)
+def compare_scene(record: SceneRecord, settings: Settings, workspace: Workspace) -> _reference.Usual | None:
+    """Make the reference of one scene's place, and see how the scene lies to it."""
+    return _reference.usual_of(record, settings, workspace)
+
+
 @task(name="score", task_run_name="score {record.scene_id}", cache_policy=NO_CACHE, persist_result=False)
 def score_scene(
-    record: SceneRecord, detector: Path, detector_version: str, settings: Settings, workspace: Workspace
+    record: SceneRecord,
+    detector: Path,
+    detector_version: str,
+    settings: Settings,
+    workspace: Workspace,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> str | None:
     """Score one scene. A scene that can no longer be read is quarantined, and the reason returned."""
     try:
-        _score.score_scene(record, load_detector(detector), detector_version, settings, workspace)
+        _score.score_scene(record, load_detector(detector), detector_version, settings, workspace, shift)
     except ImageryError as error:
         passing = isinstance(error, SceneUnreachable)
         return _ingest.quarantine_scene(record.scene, "score", str(error), settings, workspace, passing).reason

@@ -46,7 +46,11 @@ class FlagView:
 
 @dataclass(frozen=True)
 class SceneView:
-    """One scene of the night; `level` is the median of its scores, `cloud_fraction` a share or None when unknown."""
+    """One scene of the night.
+
+    `level` is the median of its scores, `cloud_fraction` a share or None when unknown, and `usual` says what it was
+    compared with, and how it lies to that.
+    """
 
     location: str
     acquired: str
@@ -57,6 +61,7 @@ class SceneView:
     cloud_fraction: float | None
     status: Literal["scored", "quarantined", "too cloudy", "not trained"]
     reason: str = ""
+    usual: str = ""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,11 @@ def write_raster(
     described: bool = True,
     classes: NDArray[Any] | None = None,
     driver: str = "GTiff",
+    interleave: Literal["band", "pixel"] | None = None,
+    compress: str | None = None,
+    block: int | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
     **creation: Any,
 ) -> Path:
     """Write a small raster.
@@ -68,7 +73,11 @@ def write_raster(
         described: Whether the bands have descriptions.
         classes: (H, W) scene classification, added as a last band SCL.
         driver: GTiff or JP2OpenJPEG.
-        creation: Creation options, e.g. `interleave="pixel"`, `compress="zstd"`, `tiled=True`.
+        interleave: Band after band, or pixel after pixel; None leaves it to GDAL, and so on.
+        compress: How blocks are compressed, e.g. "zstd".
+        block: Side of square blocks, pixels: a multiple of 16. Without it, blocks are some rows.
+        scale, offset: What the file declares of its numbers.
+        creation: Other creation options, e.g. `blockysize=4`, `quality=100`.
     """
     stored = {name: np.array(values, dtype=dtype) for name, values in bands.items()}
     if missing is not None and nodata in ("declared", "zero", "nan"):
@@ -77,6 +86,10 @@ def write_raster(
             values[missing] = fill
     if classes is not None:
         stored["SCL"] = classes.astype(next(iter(stored.values())).dtype)
+    layout = {"interleave": interleave, "compress": compress}
+    creation |= {name: value for name, value in layout.items() if value is not None}
+    if block is not None:
+        creation |= {"tiled": True, "blockxsize": block, "blockysize": block}
     first = next(iter(stored.values()))
     count = len(stored) + (nodata == "alpha")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +113,9 @@ def write_raster(
             dataset.write(values, index)
             if described:
                 dataset.set_band_description(index, name)
+        if scale is not None or offset is not None:
+            dataset.scales = [1.0 if scale is None else scale] * count
+            dataset.offsets = [0.0 if offset is None else offset] * count
         if nodata == "alpha":
             opaque = np.iinfo(first.dtype).max
             dataset.write(np.where(_some(missing, first), 0, opaque).astype(first.dtype), count)
@@ -129,6 +145,7 @@ def open_scene(
     masks: MaskSettings | None = None,
     grid: GridSettings | None = None,
     location_grid: Grid | None = None,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> SceneReader:
     """A scene, or a file that holds all of it, opened."""
     return SceneReader(
@@ -137,6 +154,7 @@ def open_scene(
         masks or MaskSettings(),
         grid or GridSettings(),
         location_grid,
+        shift,
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import time
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import takewhile
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, GenericError
 from obstore.store import HTTPStore, S3Store
 
 from configs.schema import SourceSettings
@@ -29,6 +30,8 @@ from imagery.sources.storage import (
 
 AT_ONCE = 1 << 20  # bytes that are read together: an archive's directory comes in one piece
 FAILURES = (BaseError, FileNotFoundError, PermissionError, ValueError)
+Answer = TypeVar("Answer")
+ATTEMPTS = 4  # at an answer that breaks off in the middle, which obstore does not try again
 
 
 def open_remote(source: SourceSettings) -> Storage:
@@ -86,7 +89,7 @@ class _Listed:
         """A file, read by ranges."""
         path = self._path(name)
         try:
-            size = obstore.head(self._store, path)["size"]
+            size = whole_answer(lambda: obstore.head(self._store, path))["size"]
         except FAILURES as error:
             raise unreachable(f"{self.url}/{name}", error) from error
         return cast(BinaryIO, io.BufferedReader(RangeFile(self._store, path, f"{self.url}/{name}", size), AT_ONCE))
@@ -116,10 +119,10 @@ class ObjectStore(_Listed):
     def _list(self) -> list[str]:
         skip = len(self._prefix) + 1 if self._prefix else 0
         try:
-            for chunk in obstore.list(self._store, self._prefix or None, chunk_size=1000):
-                self._stamps |= {entry["path"][skip:]: _stamp(entry) for entry in chunk}
+            entries = whole_answer(lambda: obstore.list(self._store, self._prefix or None).collect())
         except FAILURES as error:
             raise unreachable(self.url, error) from error
+        self._stamps = {entry["path"][skip:]: _stamp(entry) for entry in entries}
         return list(self._stamps)
 
 
@@ -137,7 +140,7 @@ class WebFolder(_Listed):
     def stamp(self, name: str) -> str | None:
         """Its ETag, or its size and time, as the server tells."""
         try:
-            return _stamp(obstore.head(self._store, name))
+            return _stamp(whole_answer(lambda: obstore.head(self._store, name)))
         except FAILURES as error:
             raise unreachable(f"{self.url}/{name}", error) from error
 
@@ -182,12 +185,29 @@ class RangeFile(io.RawIOBase):
         if length <= 0:
             return 0
         try:
-            content = obstore.get_range(self._store, self._file, start=self._position, length=length)
+            start = self._position
+            content = whole_answer(lambda: obstore.get_range(self._store, self._file, start=start, length=length))
         except FAILURES as error:
             raise unreachable(self._shown, error) from error
         buffer[: len(content)] = memoryview(content)
         self._position += len(content)
         return len(content)
+
+
+def whole_answer(ask: Callable[[], Answer]) -> Answer:
+    """Ask a store, and ask again when its answer breaks off.
+
+    Raises:
+        Exception: Any other error of obstore, or the last one.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return ask()
+        except GenericError as error:
+            if "body" not in str(error):
+                raise
+        time.sleep(FIRST_WAIT * 2**attempt)
+    return ask()
 
 
 def unreachable(what: str, error: Exception) -> ImageryError:

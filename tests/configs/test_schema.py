@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from configs import Period, Settings
-from configs.schema import SourceSettings
+from configs.schema import GridSettings, SourceSettings
 
 DAYS = st.dates(date(2000, 1, 1), date(2030, 1, 1))
 
@@ -40,6 +40,15 @@ def test_a_tile_must_be_halved_as_often_as_the_network_does(size: int, depth: in
         return
     with pytest.raises(ValidationError, match=rf"tile_size {size} .* multiple of {2**depth}"):
         Settings.model_validate(values)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(64, None), (64, 64), (64, 32), (16, 17), (64, 128)])
+def test_tiles_may_overlap_but_leave_no_gaps(size: int, stride: int | None) -> None:
+    if stride is None or stride <= size:
+        assert GridSettings(tile_size=size, stride=stride).stride == stride
+        return
+    with pytest.raises(ValidationError, match=rf"stride of {stride} leaves gaps .* use at most {size}"):
+        GridSettings(tile_size=size, stride=stride)
 
 
 def test_a_pattern_without_a_location_needs_one_in_the_settings() -> None:

@@ -209,12 +209,35 @@ def test_images_of_other_ground_are_not_mapped_to_each_other() -> None:
     found = aligned(reference, scene)
 
     assert found.reason is not None
-    assert "the gain of B01" in found.reason
-    assert "not between 0.33 and 3.00" in found.reason
+    assert "the reference explains 0% of what is seen in the scene, 15% are needed" in found.reason
     assert found.apply(reference) is reference
 
 
-@pytest.mark.parametrize(("gain", "trusted"), [(2.9, True), (3.1, False), (0.35, True), (0.3, False), (-1.0, False)])
+def test_a_scene_without_contrast_has_nothing_in_common_with_its_reference() -> None:
+    reference, _, _, _ = pair(0, 4, 0.0)
+
+    found = aligned(reference, np.full_like(reference, 0.3))
+
+    assert found.reason is not None
+    assert "explains 0%" in found.reason
+    json.dumps(found.to_record(), allow_nan=False)
+
+
+def test_the_share_of_the_scene_that_is_explained_is_told() -> None:
+    reference, _, _, _ = pair(0, 2, 0.0)
+    draw = np.random.default_rng(1).standard_normal(reference.shape)
+    spread = 1.4826 * np.median(np.abs(reference - np.median(reference, axis=(1, 2), keepdims=True)), axis=(1, 2))
+    scene = reference + np.array([0.1, 1.0])[:, None, None] * spread[:, None, None] * draw
+
+    found = aligned(reference, scene.astype(np.float32))
+
+    assert found.explained[0] > 0.97
+    assert 0.2 < found.explained[1] < 0.7
+
+
+@pytest.mark.parametrize(
+    ("gain", "trusted"), [(2.9, True), (3.1, False), (0.1, True), (-1.0, True), (-2.9, True), (-3.1, False)]
+)
 def test_a_gain_beyond_the_limit_is_not_trusted(gain: float, trusted: bool) -> None:
     reference, _, _, _ = pair(0, 2, 0.0)
 
@@ -222,6 +245,8 @@ def test_a_gain_beyond_the_limit_is_not_trusted(gain: float, trusted: bool) -> N
 
     np.testing.assert_allclose(found.gain, gain, atol=1e-4)
     assert (found.reason is None) is trusted
+    if not trusted:
+        assert f"the gain of B01 {gain:.2g}, B02 {gain:.2g} is larger than 3 (alignment.max_gain)" in str(found.reason)
 
 
 def test_a_scene_that_changed_in_several_ways_over_most_of_it_is_not_trusted() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import label
 
 from imagery.grid import tile_ids
+from imagery.outputs import empty_scores
 from imagery.outputs.flags import flag_areas, flagged, geojson, square_metres, write_flags
 from tests.scored import ACROSS_180, HERE, scores_of
 
@@ -43,6 +44,14 @@ def test_flags_are_written_for_tables_and_for_maps(tmp_path: Path, marked: set[i
         assert len(content["features"]) == count
     names = {"flags.parquet", "flags.geojson", "flags.qml", "areas.geojson", "areas.qml"}
     assert {path.name for path in (tmp_path / "night").iterdir()} == names
+
+
+def test_a_night_without_any_scene_has_files_without_features(tmp_path: Path) -> None:
+    files = write_flags(tmp_path, empty_scores(), {})
+
+    assert gpd.read_parquet(files.flags).empty
+    for path in (files.flags_geojson, files.areas_geojson):
+        assert json.loads(path.read_text()) == {"type": "FeatureCollection", "features": []}
 
 
 def test_geojson_says_what_the_table_says_and_gdal_reads_it(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ MISSING[:, :7] = MISSING[20:, 25:] = True
     "layout",
     [
         {"interleave": "band"},
-        {"interleave": "pixel", "compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16},
+        {"interleave": "pixel", "compress": "deflate", "block": 16},
     ],
 )
 def test_a_pixel_without_data_does_not_count_however_the_file_says_so(
@@ -143,16 +143,6 @@ def test_bad_classes_do_not_count_and_cloud_is_told_apart_from_missing_data(tmp_
     assert (pixels.data == ~MISSING).all()
     assert (pixels.cloud == ((classes == 9) & ~MISSING)).all()
     assert (pixels.valid == (~MISSING & ~np.isin(classes, [9, 11]))).all()
-
-
-def test_which_classes_are_bad_and_which_are_cloud_is_for_the_settings_to_say(tmp_path: Path) -> None:
-    classes = np.repeat(np.arange(12), 3)[:32] * np.ones((32, 1), int)
-    path = write_raster(tmp_path / "a.tif", ground(), classes=classes)
-
-    pixels = read_scene(path, masks=MaskSettings(class_band="SCL", bad_classes=(5,), cloud_classes=(7, 8)))
-
-    assert (pixels.valid == (classes != 5)).all()
-    assert (pixels.cloud == np.isin(classes, [7, 8])).all()
 
 
 def test_cloud_over_missing_data_is_missing_data(tmp_path: Path) -> None:
@@ -291,7 +281,7 @@ def test_complex_numbers_are_refused(tmp_path: Path) -> None:
     assert "complex64" in refusal(path)
 
 
-@pytest.mark.parametrize("layout", [{}, {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "zstd"}])
+@pytest.mark.parametrize("layout", [{}, {"block": 16, "compress": "zstd"}])
 def test_a_window_is_the_same_as_that_part_of_the_whole(tmp_path: Path, layout: dict) -> None:
     classes = np.random.default_rng(1).integers(0, 12, (40, 50))
     path = write_raster(tmp_path / "a.tif", ground(40, 50), nodata="declared", classes=classes, **layout)
@@ -335,6 +325,6 @@ def test_files_are_closed_when_the_scene_is(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", ground())
 
     with open_scene(path) as reader:
-        dataset = reader._bands["B02"].dataset
+        dataset = reader._bands["B02"].band.dataset
 
     assert dataset.closed
