@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -11,12 +12,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from configs.schema import Period, Settings, Severity
+from configs.schema import Area, Period, Settings, Severity
 
 INTRODUCTION = """\
 # Settings
 
-<!-- Made by `python -m configs.describe` from configs/schema.py: change it there. -->
+<!-- Made by `python -m configs.describe` from configs/schema/: change it there. -->
 
 A preset is a YAML file with a part of these values; what it leaves out keeps its default. A watch needs hardly more
 than `source`, `masks` and `split`; `configs/` has examples. Values are taken in this order, and the last one wins:
@@ -38,6 +39,8 @@ NAMES = {
     float: "number",
     bool: "true or false",
     Path: "path",
+    date: "date",
+    Area: "`{crs: text, bounds: [left, bottom, right, top], resolution: number}`",
     Period: "`{start: date, end: date}`",
 }
 SEVERITY = "What a failure of this check is; a critical one quarantines the scene, `off` leaves the check out."
@@ -57,11 +60,21 @@ def page() -> str:
 
 def _table(prefix: str, fields: dict[str, FieldInfo]) -> str:
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
-    for name, field in fields.items():
+    for name, field in _flat(fields):
         default = field.get_default(call_default_factory=True)
         cells = (f"`{prefix}{name}`", ", ".join(_value(field)), f"`{_shown(default)}`", _meaning(field))
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _flat(fields: dict[str, FieldInfo], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The fields of a section with those of the sections in it; a span of dates is one field."""
+    for name, field in fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner is not Period:
+            yield from _flat(inner.model_fields, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
 
 
 def _meaning(field: FieldInfo) -> str:
@@ -93,6 +106,8 @@ def _kind(annotation: Any) -> str:
         return " or ".join(f"`{choice}`" for choice in inner)
     if origin in (Union, UnionType):
         return " or ".join([*(_kind(one) for one in inner if one is not NoneType), "null"])
+    if origin is dict:
+        return f"`{{name: …}}`, each {_kind(inner[1])}"
     if origin is tuple:
         return f"list of {_kind(inner[0])}" if inner[-1] is Ellipsis else f"{len(inner)} × {_kind(inner[0])}"
     return NAMES[annotation]

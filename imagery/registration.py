@@ -59,7 +59,7 @@ class Registration:
         spread: Robust standard deviation of the chips' shifts, pixels, in the direction where they differ more.
         agreement: Share of the chips that agree with their median.
         chips: How many were measured.
-        correction: (rows, cols) to move the scene by: (0, 0) when the shift is not trusted, or too small to matter.
+        correction: (rows, cols) to move the scene by, whole pixels: (0, 0) when the shift is not trusted or smaller.
         reason: Why the shift is not to be trusted, in words; None when it is.
     """
 
@@ -162,8 +162,10 @@ def judge_shifts(shifts: list[Shift | None], settings: AlignmentSettings) -> Reg
             f"the scene lies {size:.1f} pixels off, more than the {settings.max_shift:g} that are corrected "
             "(alignment.max_shift): check its geotransform"
         )
-    corrected = reason is None and settings.min_shift <= size <= settings.max_shift
-    return Registration(rows, cols, spread, agreement, len(measured), (rows, cols) if corrected else (0.0, 0.0), reason)
+    corrected = reason is None and size <= settings.max_shift
+    # Whole pixels: to resample one scene, and not those that the detector learned from, would smooth its errors away.
+    correction = (float(round(rows)), float(round(cols))) if corrected else (0.0, 0.0)
+    return Registration(rows, cols, spread, agreement, len(measured), correction, reason)
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -213,22 +213,16 @@ def test_a_shift_beyond_the_limit_is_told_and_not_corrected() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "limits", "corrected"),
-    [
-        (1.5, {}, True),
-        (1.5, {"max_shift": 0}, False),
-        (1.5, {"min_shift": 2.0}, False),
-        (0.25, {"min_shift": 0.5}, False),
-        (-0.5, {"min_shift": 0.25}, True),
-    ],
+    [(1.7, {}, 2.0), (1.7, {"max_shift": 0}, 0.0), (0.3, {}, 0.0), (-0.8, {}, -1.0), (-1.3, {}, -1.0)],
 )
-def test_only_what_is_worth_it_and_allowed_is_corrected(rows: float, limits: dict, corrected: bool) -> None:
+def test_whole_pixels_are_corrected_where_allowed(rows: float, limits: dict, corrected: float) -> None:
     land = ground(0)
 
     found = registered(seen(land), seen(land, rows, 0), **limits)
 
     assert found.reason is None
     assert found.rows == pytest.approx(rows, abs=0.1)
-    assert found.correction == ((found.rows, found.cols) if corrected else (0.0, 0.0))
+    assert found.correction == (corrected, 0.0)
 
 
 @given(height=st.integers(1, 12_000), width=st.integers(1, 12_000))

@@ -1,25 +1,16 @@
-"""Every setting of tilewatch: its meaning, unit, range and default, in one typed place.
-
-A preset (`configs/*.yaml`) is a partial set of values over these defaults. Unknown keys are refused. Secrets never live
-here: the settings used are logged with every run.
-"""
+"""Settings of imagery: where scenes lie, what counts in them, and what they are compared with."""
 
 from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Severity = Literal["critical", "warning", "info", "off"]
+from configs.schema.base import Fraction, Section, Severity
 
-
-class Section(BaseModel):
-    """A group of settings: immutable, and strict about its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+QualityBit = Literal["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "water"]
 
 
 class StacSettings(Section):
@@ -107,9 +98,6 @@ class SourceSettings(Section):
         if self.kind == "files" and "{location}" not in self.pattern and self.location is None:
             raise ValueError("the pattern has no {location} field: set source.location to name the place")
         return self
-
-
-QualityBit = Literal["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "water"]
 
 
 class MaskSettings(Section):
@@ -249,8 +237,9 @@ class AlignmentSettings(Section):
     min_pixels: int = Field(500, ge=50, description="With fewer pixels valid in both, nothing is fitted.")
     max_pixels: int = Field(200_000, ge=1000, description="Pixels that are fitted: more are thinned evenly.")
     max_gain: float = Field(3.0, gt=1, description="A larger band gain is not trusted: it magnifies noise.")
-    max_shift: float = Field(3.0, ge=0, description="Shifts of up to so many pixels are corrected; 0 corrects none.")
-    min_shift: float = Field(0.2, ge=0, description="Smaller shifts are left as they are: resampling costs more.")
+    max_shift: float = Field(
+        3.0, ge=0, description="Shifts of up to so many pixels are corrected, by whole pixels; 0 corrects none."
+    )
 
 
 class ValidationSettings(Section):
@@ -274,180 +263,3 @@ class ValidationSettings(Section):
     duplicate_tiles: Severity = "critical"
     future_date: Severity = "critical"
     complete: Severity = "critical"
-
-
-class Period(Section):
-    """A span of acquisition dates, both ends included; an open end is null."""
-
-    start: date | None = None
-    end: date | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Period:
-        if self.start and self.end and self.start > self.end:
-            raise ValueError(f"the period starts ({self.start}) after it ends ({self.end})")
-        return self
-
-    def __contains__(self, day: date) -> bool:
-        return (self.start is None or day >= self.start) and (self.end is None or day <= self.end)
-
-
-class SplitSettings(Section):
-    """Which dates train, which calibrate. Splits are by date, never by tile: tiles of one date are not independent."""
-
-    train: Period = Period()
-    calibrate: Period | None = Field(
-        None, description="Dates held out for calibration. Null: the validation dates, and this is said in the report."
-    )
-    validation_fraction: float = Field(
-        0.2, ge=0, lt=1, description="Share of the training dates held out for early stopping, spread over the period."
-    )
-    exclude_flagged: bool = Field(
-        True, description="Tiles that were flagged on a night are not learned from, and set no threshold."
-    )
-    max_flagged: Fraction = Field(
-        0.25,
-        description="A scene with a larger share of flagged tiles is learned from whole: the scene differs.",
-    )
-    allow_training_dates: bool = Field(
-        False,
-        description="Calibrate on training dates when nothing is held out; its p-values are marked as optimistic.",
-    )
-
-
-class ModelSettings(Section):
-    """The convolutional variational autoencoder."""
-
-    width: int = Field(24, ge=4, le=256, description="Channels after the first layer; doubled at each halving.")
-    depth: int = Field(
-        3, ge=1, le=5, description="How many times the resolution is halved; 2**depth divides tile_size."
-    )
-    latent_channels: int = Field(16, ge=1, le=512, description="Channels of the latent map.")
-
-
-class TrainSettings(Section):
-    """How the network is fitted."""
-
-    epochs: int = Field(60, ge=1, description="Most passes over the training tiles.")
-    batch_size: int = Field(64, ge=2, description="Tiles a step.")
-    learning_rate: float = Field(2e-3, gt=0, description="Of AdamW at the start; it falls along a cosine.")
-    weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
-    beta: float = Field(1.0, ge=0, description="Weight of the KL term once warmed up (β-VAE).")
-    kl_warmup: Fraction = Field(0.25, description="Share of the epochs over which β rises linearly from 0.")
-    clip_norm: float = Field(100.0, gt=0, description="Gradients are clipped to this norm.")
-    patience: int = Field(10, ge=1, description="Epochs without a better held-out ELBO before stopping.")
-    max_tiles: int = Field(20_000, ge=1, description="Most training tiles; more are thinned by a seeded draw.")
-    min_valid: Fraction = Field(0.7, description="Least share of usable pixels of a training tile.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU when there is one.")
-
-
-class ScoreSettings(Section):
-    """The number each tile gets."""
-
-    name: str = Field("reconstruction", description="Name in the registry of scores (vae/scores.py).")
-    pool: Literal["mean", "p90"] = Field("p90", description="How a tile's valid pixels become one number.")
-    relative_to_place: bool = Field(
-        True,
-        description="Divide a tile's score by its usual one on the dates learned from: judge it by its place.",
-    )
-    min_history: int = Field(
-        5, ge=1, description="A tile with fewer dates is judged by the usual score of all tiles instead."
-    )
-    min_valid: Fraction = Field(0.5, description="A tile with a smaller share of usable pixels gets no score.")
-
-
-class CalibrationSettings(Section):
-    """From score to p-value and flag."""
-
-    false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="Share of normal tiles that may be flagged.")
-    min_tiles: int = Field(100, ge=10, description="Fewest calibration tiles; with fewer, calibration is refused.")
-
-
-class DriftSettings(Section):
-    """Tonight against training: when is the input no longer what the detector was made for?"""
-
-    season_days: int = Field(45, ge=1, le=183, description="Training dates this close in the year are compared with.")
-    min_dates: int = Field(5, ge=1, description="With fewer dates of the season, all training dates are used.")
-    min_tiles: int = Field(8, ge=1, description="A night with fewer usable tiles is too cloudy to be judged.")
-    margin: float = Field(
-        1.5, ge=1, description="A statistic alarms beyond this many times its 95th percentile among training dates."
-    )
-    window: int = Field(
-        4, ge=1, description="Usable nights that are looked at together; weather and haze differ from night to night."
-    )
-    patience: int = Field(2, ge=1, description="Nights in a row that must alarm before drift is declared.")
-    retrain: bool = Field(False, description="Retrain when drift is declared.")
-    retrain_after: int = Field(4, ge=2, description="Usable nights to collect since the drift began before retraining.")
-
-
-class ReportSettings(Section):
-    """The page an analyst opens in the morning."""
-
-    rgb: tuple[str, str, str] | None = Field(None, description="Bands shown as red, green, blue. Null: chosen by name.")
-    max_flags: int = Field(30, ge=1, description="Flags shown with pictures; all are in the score files.")
-
-
-class TrackingSettings(Section):
-    """MLflow."""
-
-    uri: str | None = Field(None, description="Tracking server. Null: an SQLite database in the workspace.")
-    experiment: str | None = Field(None, description="Null: the name of the watch.")
-
-
-class ComputeSettings(Section):
-    """How much of the machine is used."""
-
-    workers: int = Field(2, ge=1, description="Scenes handled side by side.")
-    threads: int | None = Field(None, ge=1, description="Threads of one torch operation. Null: torch decides.")
-    scene_timeout: float = Field(3600, gt=0, description="Seconds after which work on one scene is given up.")
-    retries: int = Field(2, ge=0, description="How often a step is tried again after a passing failure.")
-
-
-class Settings(Section):
-    """All settings of one watch."""
-
-    name: str = Field("tilewatch", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Experiment and model name.")
-    seed: int = Field(0, ge=0, description="Of weights, order, augmentation and noise.")
-    source: SourceSettings = SourceSettings(location="here")
-    masks: MaskSettings = MaskSettings()
-    grid: GridSettings = GridSettings()
-    locations: dict[str, Area] = Field({}, description="Places with a grid of their own, by name; others need none.")
-    normalise: NormaliseSettings = NormaliseSettings()
-    validation: ValidationSettings = ValidationSettings()
-    split: SplitSettings = SplitSettings()
-    reference: ReferenceSettings = ReferenceSettings()
-    alignment: AlignmentSettings = AlignmentSettings()
-    model: ModelSettings = ModelSettings()
-    train: TrainSettings = TrainSettings()
-    score: ScoreSettings = ScoreSettings()
-    calibration: CalibrationSettings = CalibrationSettings()
-    drift: DriftSettings = DriftSettings()
-    report: ReportSettings = ReportSettings()
-    tracking: TrackingSettings = TrackingSettings()
-    compute: ComputeSettings = ComputeSettings()
-
-    @model_validator(mode="after")
-    def _bands_to_show_are_read(self) -> Settings:
-        unknown = sorted(set(self.report.rgb or ()) - set(self.source.bands))
-        if unknown:
-            raise ValueError(f"report.rgb names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}")
-        return self
-
-    @model_validator(mode="after")
-    def _bands_with_a_range_are_read(self) -> Settings:
-        unknown = sorted(set(self.normalise.ranges) - set(self.source.bands))
-        if unknown:
-            raise ValueError(
-                f"normalise.ranges names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _tile_divides(self) -> Settings:
-        step = 2**self.model.depth
-        if self.grid.tile_size % step:
-            raise ValueError(
-                f"grid.tile_size {self.grid.tile_size} cannot be halved model.depth = {self.model.depth} times: "
-                f"use a multiple of {step}"
-            )
-        return self

@@ -1,0 +1,106 @@
+"""Every setting of tilewatch: its meaning, unit, range and default, in one typed place.
+
+A preset (`configs/*.yaml`) is a partial set of values over these defaults. Unknown keys are refused. Secrets never live
+here: the settings used are logged with every run.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from configs.schema.base import Period, Section, Severity
+from configs.schema.detector import (
+    CalibrationSettings,
+    DriftSettings,
+    ModelSettings,
+    ScoreSettings,
+    SplitSettings,
+    TrainSettings,
+)
+from configs.schema.running import ComputeSettings, ReportSettings, TrackingSettings
+from configs.schema.scenes import DARKEST, (
+    AlignmentSettings,
+    Area,
+    GridSettings,
+    MaskSettings,
+    NormaliseSettings,
+    ReferenceSettings,
+    SourceSettings,
+    StacSettings,
+    ValidationSettings,
+)
+
+__all__ = [
+    "AlignmentSettings",
+    "Area",
+    "CalibrationSettings",
+    "ComputeSettings",
+    "DriftSettings",
+    "GridSettings",
+    "MaskSettings",
+    "ModelSettings",
+    "NormaliseSettings",
+    "Period",
+    "ReferenceSettings",
+    "ReportSettings",
+    "ScoreSettings",
+    "Section",
+    "Settings",
+    "Severity",
+    "SourceSettings",
+    "SplitSettings",
+    "StacSettings",
+    "TrackingSettings",
+    "TrainSettings",
+    "ValidationSettings",
+]
+
+
+class Settings(Section):
+    """All settings of one watch."""
+
+    name: str = Field("tilewatch", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Experiment and model name.")
+    seed: int = Field(0, ge=0, description="Of weights, order, augmentation and noise.")
+    source: SourceSettings = SourceSettings(location="here")
+    masks: MaskSettings = MaskSettings()
+    grid: GridSettings = GridSettings()
+    locations: dict[str, Area] = Field({}, description="Places with a grid of their own, by name; others need none.")
+    normalise: NormaliseSettings = NormaliseSettings()
+    validation: ValidationSettings = ValidationSettings()
+    split: SplitSettings = SplitSettings()
+    reference: ReferenceSettings = ReferenceSettings()
+    alignment: AlignmentSettings = AlignmentSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    score: ScoreSettings = ScoreSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    drift: DriftSettings = DriftSettings()
+    report: ReportSettings = ReportSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _bands_to_show_are_read(self) -> Settings:
+        unknown = sorted(set(self.report.rgb or ()) - set(self.source.bands))
+        if unknown:
+            raise ValueError(f"report.rgb names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}")
+        return self
+
+    @model_validator(mode="after")
+    def _bands_with_a_range_are_read(self) -> Settings:
+        unknown = sorted(set(self.normalise.ranges) - set(self.source.bands))
+        if unknown:
+            raise ValueError(
+                f"normalise.ranges names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tile_divides(self) -> Settings:
+        step = 2**self.model.depth
+        if self.grid.tile_size % step:
+            raise ValueError(
+                f"grid.tile_size {self.grid.tile_size} cannot be halved model.depth = {self.model.depth} times: "
+                f"use a multiple of {step}"
+            )
+        return self

@@ -1,0 +1,30 @@
+"""Settings of running: the page, the tracking server, and how much of the machine is used."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from configs.schema.base import Section
+
+
+class ReportSettings(Section):
+    """The page an analyst opens in the morning."""
+
+    rgb: tuple[str, str, str] | None = Field(None, description="Bands shown as red, green, blue. Null: chosen by name.")
+    max_flags: int = Field(30, ge=1, description="Flags shown with pictures; all are in the score files.")
+
+
+class TrackingSettings(Section):
+    """MLflow."""
+
+    uri: str | None = Field(None, description="Tracking server. Null: an SQLite database in the workspace.")
+    experiment: str | None = Field(None, description="Null: the name of the watch.")
+
+
+class ComputeSettings(Section):
+    """How much of the machine is used."""
+
+    workers: int = Field(2, ge=1, description="Scenes handled side by side.")
+    threads: int | None = Field(None, ge=1, description="Threads of one torch operation. Null: torch decides.")
+    scene_timeout: float = Field(3600, gt=0, description="Seconds after which work on one scene is given up.")
+    retries: int = Field(2, ge=0, description="How often a step is tried again after a passing failure.")
