@@ -18,7 +18,8 @@ from configs.schema.detector import (
     TrainSettings,
 )
 from configs.schema.running import ComputeSettings, ReportSettings, TrackingSettings
-from configs.schema.scenes import DARKEST, (
+from configs.schema.scenes import (
+    DARKEST,
     AlignmentSettings,
     Area,
     GridSettings,
@@ -31,6 +32,7 @@ from configs.schema.scenes import DARKEST, (
 )
 
 __all__ = [
+    "DARKEST",
     "AlignmentSettings",
     "Area",
     "CalibrationSettings",
