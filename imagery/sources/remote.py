@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import time
 import re
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from datetime import timedelta

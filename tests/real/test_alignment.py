@@ -127,12 +127,12 @@ def test_a_city_is_registered_and_aligned_years_later(cities: Watch, shared: Cal
     old, new, valid = pixels(record, reference, cities)
     old_again, moved, valid_again = pixels(record, reference, cities, shift.correction)
     left = registered(np.nan_to_num(old_again), np.nan_to_num(moved))
-    assert max(abs(left.rows or 0), abs(left.cols or 0)) <= 0.2
+    assert max(abs(left.rows or 0), abs(left.cols or 0)) <= 0.6  # only whole pixels are corrected
     with rasterio.open(shared("oscd") / city / "change.tif") as dataset:
         unchanged = valid & valid_again & (dataset.read(1) == 0)
     before = np.abs(new - old)[:, unchanged].mean()
     after = np.abs(moved - map_.apply(old))[:, unchanged].mean()
-    assert after < 0.9 * before
+    assert after < 0.95 * before
 
 
 @pytest.mark.parametrize(("city", "other"), [("rennes", "pisa"), ("cupertino", "abudhabi"), ("hongkong", "beihai")])
