@@ -217,6 +217,32 @@ def catalog(
 
 
 @app.command()
+def reference(
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    location: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
+    night: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="As of this night; else after the last scene.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What each place normally looks like: find its reference, or build it."""
+
+    def work() -> Any:
+        from tasks.overview import references
+
+        return references(load_settings(config, overrides or ()), Workspace(workspace), location or (), _day(night))
+
+    def show(result: Any) -> None:
+        from flows.overview import show_references
+
+        show_references(result, Console())
+
+    _finish(work, show, (ImageryError, OSError), as_json)
+
+
+@app.command()
 def demo(
     workspace: Folder = DEFAULT_WORKSPACE / "demo",
     overrides: Overrides = None,

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from imagery.grid import Grid
 from imagery.quarantine import QuarantineRecord
+from imagery.reference import Reference
 from tasks.overview import CatalogOverview, PlaceOverview, SceneOverview
 
 BAR = 20  # characters
@@ -38,6 +39,21 @@ def show_overview(found: CatalogOverview, out: Console, all_quarantined: bool) -
     if found.quarantined:
         out.print()
         _show_quarantined(found.quarantined, out, all_quarantined)
+
+
+def show_references(found: Sequence[Reference], out: Console) -> None:
+    """Show what each place's reference is made of, and where it lies."""
+    if not found:
+        out.print("No place has a clear scene to make a reference of.")
+        return
+    table = _table("location", "scenes>", "first", "last", "covered>")
+    for reference in found:
+        days = [member.scene_id.split("/")[1] for member in reference.members]
+        covered = _share(reference.valid_fraction)
+        table.add_row(
+            escape(reference.location), str(len(days)), days[0], days[-1], covered, escape(str(reference.path))
+        )
+    out.print(table)
 
 
 def _places(places: Sequence[PlaceOverview]) -> Table:

@@ -29,6 +29,7 @@ from imagery.errors import ImageryError
 from imagery.grid import Grid
 from imagery.reading import SceneReader
 from imagery.records import SceneRecord
+from imagery.registration import ChipPair
 
 FORMAT = 1  # of what is written; another number, another name
 YEAR = 365.25  # days
@@ -55,7 +56,8 @@ def choose_members(
         for record in sorted(records, key=_age)
         if record.day < day and record.valid_fraction >= settings.min_valid and record.scene_id not in excluded
     ]
-    recent = [record for record in clear if (day - record.day).days <= settings.max_age][-settings.scenes :]
+    young = [record for record in clear if (day - record.day).days <= settings.max_age]
+    recent = young[max(len(young) - settings.scenes, 0) :]
     taken = {record.scene_id for record in recent}
     seasonal = _of_the_season([record for record in clear if record.scene_id not in taken], day, settings.season_days)
     return sorted(recent + seasonal[: settings.seasonal], key=_age)
@@ -142,6 +144,13 @@ class ReferenceReader:
         """(C, H, W) values in physical units, NaN where there are none, and (H, W) of how many scenes each is made."""
         values = self._dataset.read(window=window)
         return values[:-1], values[-1].astype(np.int64)
+
+    def beside(self, scene: SceneReader, windows: Iterable[Window]) -> Iterator[ChipPair]:
+        """Windows of the reference with those of a scene, one at a time."""
+        for window in windows:
+            before, count = self.read(window)
+            after = scene.read(window)
+            yield ChipPair(before, after.values, count > 0, after.valid)
 
 
 def reference_name(members: Sequence[SceneRecord], key: str, grid: Grid) -> str:

@@ -101,8 +101,9 @@ def chip_windows(grid: Grid) -> list[Window]:
     return [Window(col, row, side, side) for row in rows for col in cols]
 
 
-def disjoint(chips: list[Window]) -> list[Window]:
-    """The ground that chips cover, each pixel once: where two overlap, the first one is cut."""
+def sample_windows(grid: Grid) -> list[Window]:
+    """The ground of the chips, each pixel once; all of a grid that is too small for chips."""
+    chips = chip_windows(grid)
     rows, cols = {chip.row_off for chip in chips}, {chip.col_off for chip in chips}
 
     def until_next(start: int, starts: set[int], side: int) -> int:
@@ -116,7 +117,7 @@ def disjoint(chips: list[Window]) -> list[Window]:
             until_next(chip.row_off, rows, chip.height),
         )
         for chip in chips
-    ]
+    ] or [Window(0, 0, grid.width, grid.height)]
 
 
 def chip_shift(pair: ChipPair) -> Shift | None:

@@ -1,4 +1,4 @@
-"""What the catalog holds, place by place and date by date, and what was quarantined and why."""
+"""What the catalog holds, place by place and date by date, what was quarantined and why, and what is usual."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import difflib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from statistics import median
 
-from configs import Period, SettingsError, Workspace
+from configs import Period, Settings, SettingsError, Workspace
 from imagery.catalog import Catalog, SceneRecord, degree_boxes
 from imagery.errors import ImageryError
 from imagery.grid import Grid
 from imagery.quarantine import Quarantine, QuarantineRecord
+from imagery.reference import Reference
+from tasks.reference import reference_for
 
 Box = tuple[float, float, float, float]
 
@@ -123,6 +125,35 @@ def overview(
         tuple(_scene(record) for name in sorted(by_place) for record in by_place[name] if dates),
         tuple(quarantined),
     )
+
+
+def references(
+    settings: Settings, workspace: Workspace, locations: Sequence[str] = (), night: date | None = None
+) -> list[Reference]:
+    """The references of places, built where they are not there.
+
+    Args:
+        settings: How scenes are read, and which make a reference.
+        workspace: Where the catalog is.
+        locations: Names of locations; without any, all.
+        night: As of this night; None is the day after each location's last scene.
+
+    Raises:
+        FileNotFoundError: There is no such workspace.
+        SettingsError: An unknown location.
+        SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
+    """
+    if not workspace.root.is_dir():
+        raise FileNotFoundError(f"there is no workspace {workspace.root}: `tilewatch ingest` makes one")
+    catalog = Catalog(workspace)
+    _check_locations(locations, catalog, Quarantine(workspace))
+    found = []
+    for name in locations or catalog.locations():
+        scenes = catalog.scenes([name])
+        if scenes:
+            day = night or scenes[-1].day + timedelta(days=1)
+            found.append(reference_for(name, day, settings, workspace))
+    return [reference for reference in found if reference]
 
 
 def _check_locations(locations: Sequence[str], catalog: Catalog, quarantine: Quarantine) -> None:

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rasterio.windows import Window
 
 from configs import Settings, Workspace
 from configs.workspace import safe_name, write_text
@@ -19,9 +19,8 @@ from imagery.alignment import Alignment, align_pixels
 from imagery.catalog import Catalog, SceneRecord, scene_file
 from imagery.composite import MemberUnreadable
 from imagery.errors import ImageryError
-from imagery.reading import SceneReader
-from imagery.reference import Reference, ReferenceReader, build_reference, choose_members
-from imagery.registration import ChipPair, Registration, chip_windows, disjoint, register
+from imagery.reference import Reference, build_reference, choose_members
+from imagery.registration import ChipPair, Registration, chip_windows, register, sample_windows
 from imagery.robust import evenly
 from tasks.ingest import open_scene, reading_key
 
@@ -156,34 +155,31 @@ def align_scene(record: SceneRecord, reference: Reference, settings: Settings, w
     """
     key = reading_key(settings) + settings.alignment.model_dump_json()
     path = scene_file(workspace.reference, record, ".json")
-    if path.exists():
-        known = SceneAlignment.from_json(path.read_text(encoding="utf-8"))
-        if (known.fingerprint, known.reference, known.key) == (record.fingerprint, reference.name, key):
-            return known
+    known = _known(path)
+    if known and (known.fingerprint, known.reference, known.key) == (record.fingerprint, reference.name, key):
+        return known
     if reference.bands != settings.source.bands:
         raise ImageryError(
             f"the reference {reference.path} has the bands {', '.join(reference.bands)}, source.bands are "
             f"{', '.join(settings.source.bands)}: it is another one's"
         )
-    grid = reference.grid
-    chips = chip_windows(grid)
+    chips, samples = chip_windows(reference.grid), sample_windows(reference.grid)
     with reference.open() as before:
         with open_scene(record.scene, settings, workspace) as scene:
-            registration = register(_pairs(before, scene, chips), settings.alignment)
-        apart = disjoint(chips) or [Window(0, 0, grid.width, grid.height)]
+            registration = register(before.beside(scene, chips), settings.alignment)
         with open_scene(record.scene, settings, workspace, registration.correction) as scene:
-            alignment = _aligned(_pairs(before, scene, apart), len(apart), settings)
+            alignment = _aligned(before.beside(scene, samples), len(samples), settings)
     found = SceneAlignment(record.scene_id, record.fingerprint, reference.name, key, registration, alignment)
     write_text(path, found.to_json())
     return found
 
 
-def _pairs(reference: ReferenceReader, scene: SceneReader, windows: list[Window]) -> Iterator[ChipPair]:
-    """The same windows of both."""
-    for window in windows:
-        before, count = reference.read(window)
-        after = scene.read(window)
-        yield ChipPair(before, after.values, count > 0, after.valid)
+def _known(path: Path) -> SceneAlignment | None:
+    """What was found before; nothing when another version of tilewatch wrote it."""
+    try:
+        return SceneAlignment.from_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _aligned(pairs: Iterator[ChipPair], chips: int, settings: Settings) -> Alignment:

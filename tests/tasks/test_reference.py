@@ -233,6 +233,20 @@ def test_what_was_found_is_kept_beside_the_reference_and_not_sought_again(
     assert SceneAlignment.from_json(found.to_json()).to_json() == found.to_json()
 
 
+@pytest.mark.parametrize("written", ["", "{}", '{"scene_id": "here/2020-06-26"}'])
+def test_what_another_version_wrote_is_sought_again(
+    settings: Settings, workspace: Workspace, records: list[SceneRecord], written: str
+) -> None:
+    reference = reference_for("here", records[5].day, settings, workspace)
+    assert reference is not None
+    found = align_scene(records[5], reference, settings, workspace)
+    (path,) = list_files(workspace.reference)
+    path.write_text(written, encoding="utf-8")
+
+    assert align_scene(records[5], reference, settings, workspace).to_json() == found.to_json()
+    assert path.read_text(encoding="utf-8") == found.to_json()
+
+
 @pytest.mark.parametrize("what", ["content", "settings", "reference"])
 def test_it_is_sought_again_when_what_it_depends_on_has_changed(
     root: Path, settings: Settings, workspace: Workspace, records: list[SceneRecord], what: str
