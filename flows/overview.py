@@ -11,8 +11,7 @@ from rich.table import Table
 
 from imagery.grid import Grid
 from imagery.quarantine import QuarantineRecord
-from imagery.reference import Reference
-from tasks.overview import CatalogOverview, PlaceOverview, SceneOverview
+from tasks.overview import CatalogOverview, PlaceOverview, ReferenceOverview, SceneOverview
 
 BAR = 20  # characters
 LATEST = 10  # quarantined scenes that are shown unless all are asked for
@@ -41,8 +40,9 @@ def show_overview(found: CatalogOverview, out: Console, all_quarantined: bool) -
         _show_quarantined(found.quarantined, out, all_quarantined)
 
 
-def show_references(found: Sequence[Reference], out: Console) -> None:
+def show_references(overview: ReferenceOverview, out: Console) -> None:
     """Show what each place's reference is made of, and where it lies."""
+    found = overview.references
     if not found:
         out.print("No place has a clear scene to make a reference of.")
         return
@@ -50,10 +50,11 @@ def show_references(found: Sequence[Reference], out: Console) -> None:
     for reference in found:
         days = [member.scene_id.split("/")[1] for member in reference.members]
         covered = _share(reference.valid_fraction)
-        table.add_row(
-            escape(reference.location), str(len(days)), days[0], days[-1], covered, escape(str(reference.path))
-        )
+        table.add_row(escape(reference.location), str(len(days)), days[0], days[-1], covered)
     out.print(table)
+    out.print()
+    for reference in found:
+        out.print(str(reference.path), markup=False, highlight=False, soft_wrap=True)
 
 
 def _places(places: Sequence[PlaceOverview]) -> Table:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from queue import Empty, SimpleQueue
 
 import geopandas as gpd
@@ -14,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from imagery.grid import Grid, tile_ids
+from imagery.grid import Grid, TileTable, tile_ids
 from imagery.masks import CLOUDY, EMPTY, Cause
 from imagery.reading import SceneReader
 from imagery.statistics import BandStats
@@ -46,13 +47,30 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Some rows of tiles: causes and bands tile by tile, and pixel by pixel where tiles overlap."""
+class _Tiling:
+    """The tiles of a scene, and cells that hold each of its pixels once: where tiles do not overlap, the tiles.
 
+    Attributes:
+        tiles: (N, 4) row, column, height, width.
+        cells: (M, 4) the same. They begin where tiles do; those that begin further on lie within the last tile.
+    """
+
+    tiles: NDArray[np.int64]
+    cells: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, grid: Grid, tile_size: int, stride: int | None) -> _Tiling:
+        tiles = _windows(grid.tile_table(tile_size, stride))
+        return cls(tiles, tiles if stride in (None, tile_size) else _windows(grid.tile_table(stride)))
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What was counted in some windows: which they are, their causes (N, len(Cause)), and their bands."""
+
+    index: NDArray[np.int64]
     causes: NDArray[np.int64]
     bands: tuple[Tally, ...]
-    pixel_causes: NDArray[np.int64]
-    pixel_bands: tuple[Tally, ...]
 
 
 def survey(
@@ -81,20 +99,20 @@ def survey(
     """
     with open_reader() as reader:
         grid, location = reader.grid, reader.scene.location
-        steps = list(_row_groups(grid, tile_size, stride, reader.block_rows))
+        tiling = _Tiling.of(grid, tile_size, stride)
+        steps = _spans(tiling.tiles[:, 0], min(reader.block_rows, MOST_ROWS) // (stride or tile_size))
         count = min(threads or _cores(), len(steps))
         if count == 1:
-            parts = [_survey_rows(reader, bands, rows, tile_size, stride) for rows in steps]
+            parts = [_survey_rows(reader, bands, tiling, rows) for rows in steps]
     if count > 1:
-        parts = _side_by_side(open_reader, bands, steps, tile_size, stride, count)
-    tiles = tuple(joined([part.bands[channel] for part in parts]) for channel in range(len(bands)))
-    pixels = tuple(joined([part.pixel_bands[channel] for part in parts]) for channel in range(len(bands)))
-    frame = _frame(grid, location, bands, np.concatenate([part.causes for part in parts]), tiles, tile_size, stride)
-    causes = np.sum([part.pixel_causes.sum(axis=0) for part in parts], axis=0)
+        parts = _side_by_side(open_reader, bands, tiling, steps, count)
+    tiles, cells = (_merged(list(counted)) for counted in zip(*parts, strict=True))
+    frame = _frame(grid, location, bands, tiles, grid.tile_table(tile_size, stride))
+    causes = cells.causes.sum(axis=0)
     size, empty = grid.width * grid.height, int(causes[list(EMPTY)].sum())
     return Survey(
         frame,
-        {band: counted.stats() for band, counted in zip(bands, pixels, strict=True)},
+        {band: counted.stats() for band, counted in zip(bands, cells.bands, strict=True)},
         valid_fraction=float(causes[Cause.VALID] / size),
         data_fraction=(size - empty) / size,
         cloud_fraction=float(causes[list(CLOUDY)].sum() / max(size - empty, 1)),
@@ -107,28 +125,24 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _row_groups(grid: Grid, tile_size: int, stride: int | None, block_rows: int) -> Iterator[tuple[int, int]]:
-    """(first, last) row offset of the tiles that one thread reads after another: about a block of the file."""
-    tops = np.unique(grid.tile_table(tile_size, stride)["row_off"])
-    at_once = max(1, min(block_rows, MOST_ROWS) // (stride or tile_size))
-    for first in range(0, len(tops), at_once):
-        group = tops[first : first + at_once]
-        yield int(group[0]), int(group[-1])
+def _spans(offsets: NDArray[np.int64], at_once: int) -> list[tuple[int, int]]:
+    """Runs of so many different offsets: where each begins, and where the next one does. The last one has no end."""
+    starts = np.unique(offsets)[:: max(1, at_once)].tolist()
+    return list(pairwise([*starts, np.iinfo(np.int64).max]))
 
 
 def _side_by_side(
     open_reader: Callable[[], SceneReader],
     bands: tuple[str, ...],
+    tiling: _Tiling,
     steps: list[tuple[int, int]],
-    tile_size: int,
-    stride: int | None,
     threads: int,
-) -> list[_Part]:
+) -> list[tuple[_Counts, _Counts]]:
     """The parts of a scene, read by several threads, each with files of its own: GDAL's cannot be shared."""
     waiting: SimpleQueue[int] = SimpleQueue()
     for index in range(len(steps)):
         waiting.put(index)
-    found: dict[int, _Part] = {}
+    found: dict[int, tuple[_Counts, _Counts]] = {}
     failed: dict[int, Exception] = {}
 
     def work() -> None:
@@ -139,7 +153,7 @@ def _side_by_side(
                 except Empty:
                     return
                 try:
-                    found[index] = _survey_rows(reader, bands, steps[index], tile_size, stride)
+                    found[index] = _survey_rows(reader, bands, tiling, steps[index])
                 except Exception as error:
                     failed[index] = error
 
@@ -152,90 +166,79 @@ def _side_by_side(
 
 
 def _survey_rows(
-    reader: SceneReader, bands: tuple[str, ...], rows: tuple[int, int], tile_size: int, stride: int | None
-) -> _Part:
-    """Read the tiles whose row offset is within `rows`, and count them, some columns at a time."""
-    grid = reader.grid
-    windows = _windows(grid, tile_size, stride, *rows)
-    height = int((windows[:, 0] + windows[:, 2]).max()) - rows[0]
-    columns = np.unique(windows[:, 1])
-    at_once = max(1, PIXELS_AT_ONCE // height // (stride or tile_size))
-    order, parts = [], []
-    for first in range(0, len(columns), at_once):
-        group = columns[first : first + at_once]
-        inside = np.flatnonzero((windows[:, 1] >= group[0]) & (windows[:, 1] <= group[-1]))
-        order.append(inside)
-        parts.append(_survey_window(reader, bands, windows[inside], tile_size, stride))
-    place = np.argsort(np.concatenate(order))
-    tallies = [joined([part.bands[channel] for part in parts]) for channel in range(len(bands))]
-    return _Part(
-        np.concatenate([part.causes for part in parts])[place],
-        tuple(replace(counted, tiles=counted.tiles[place]) for counted in tallies),
-        np.concatenate([part.pixel_causes for part in parts]),
-        tuple(joined([part.pixel_bands[channel] for part in parts]) for channel in range(len(bands))),
-    )
+    reader: SceneReader, bands: tuple[str, ...], tiling: _Tiling, rows: tuple[int, int]
+) -> tuple[_Counts, _Counts]:
+    """Read the tiles that begin in some rows, and count them and their cells, some columns at a time."""
+    tiles = tiling.tiles[_begin_in(tiling.tiles[:, 0], rows)]
+    lefts = np.unique(tiles[:, 1])
+    height, step = int((tiles[:, 0] + tiles[:, 2]).max()) - rows[0], int(lefts[1]) if len(lefts) > 1 else 1
+    parts = [
+        _survey_window(reader, bands, tiling, rows, columns)
+        for columns in _spans(lefts, PIXELS_AT_ONCE // height // step)
+    ]
+    counted, cells = (_merged(list(counts)) for counts in zip(*parts, strict=True))
+    return counted, cells
 
 
 def _survey_window(
-    reader: SceneReader, bands: tuple[str, ...], windows: NDArray[np.int64], tile_size: int, stride: int | None
-) -> _Part:
-    """Read the rectangle that some tiles cover, and count it."""
-    (top, left), (bottom, right) = windows[:, :2].min(axis=0), (windows[:, :2] + windows[:, 2:]).max(axis=0)
+    reader: SceneReader, bands: tuple[str, ...], tiling: _Tiling, rows: tuple[int, int], columns: tuple[int, int]
+) -> tuple[_Counts, _Counts]:
+    """Read the rectangle of the tiles that begin in some rows and columns, and count them and their cells."""
+    tiles, cells = (
+        np.flatnonzero(_begin_in(windows[:, 0], rows) & _begin_in(windows[:, 1], columns))
+        for windows in (tiling.tiles, tiling.cells)
+    )
+    ends = tiling.tiles[tiles, :2] + tiling.tiles[tiles, 2:]
+    (top, left), (bottom, right) = (rows[0], columns[0]), ends.max(axis=0).tolist()
     stored = reader.read_stored(Window(left, top, right - left, bottom - top))
     tables = [
         BucketTable.of(numbers.dtype, *reader.scaling(band)) for band, numbers in zip(bands, stored.bands, strict=True)
     ]
 
-    def count(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[Tally, ...]]:
+    def count(index: NDArray[np.int64], windows: NDArray[np.int64]) -> _Counts:
+        places = windows[index] - (top, left, 0, 0)
         causes = count_causes(stored.causes, places)
         valid = causes[:, Cause.VALID]
         inputs = zip(stored.bands, tables, strict=True)
-        return causes, tuple(tally(numbers, stored.causes, places, valid, table) for numbers, table in inputs)
+        return _Counts(
+            index, causes, tuple(tally(numbers, stored.causes, places, valid, table) for numbers, table in inputs)
+        )
 
-    tiles = count(windows - (top, left, 0, 0))
-    if stride is None or stride == tile_size:
-        return _Part(*tiles, *tiles)
-    # Where tiles overlap, each pixel is counted once, in the cell of the first tile that holds it.
-    grid = reader.grid
-    end_row = bottom if bottom == grid.height else windows[-1, 0] + stride
-    end_column = right if right == grid.width else windows[-1, 1] + stride
-    return _Part(*tiles, *count(_cells(stride, int(end_row - top), int(end_column - left))))
+    counted = count(tiles, tiling.tiles)
+    return counted, counted if tiling.cells is tiling.tiles else count(cells, tiling.cells)
 
 
-def _windows(grid: Grid, tile_size: int, stride: int | None, first: int, last: int) -> NDArray[np.int64]:
-    """(N, 4) row, column, height, width of the tiles whose row offset is between two."""
-    table = grid.tile_table(tile_size, stride)
-    windows = np.stack([table[name] for name in ("row_off", "col_off", "height", "width")], axis=1)
-    return windows[(windows[:, 0] >= first) & (windows[:, 0] <= last)]
+def _merged(parts: list[_Counts]) -> _Counts:
+    """Counts of different windows as one, in the order of the windows, so that sums are rounded in one way."""
+    index = np.concatenate([part.index for part in parts])
+    order = np.argsort(index)
+    tallies = [joined([part.bands[channel] for part in parts]) for channel in range(len(parts[0].bands))]
+    return _Counts(
+        index[order],
+        np.concatenate([part.causes for part in parts])[order],
+        tuple(replace(counted, tiles=counted.tiles[order]) for counted in tallies),
+    )
 
 
-def _cells(side: int, height: int, width: int) -> NDArray[np.int64]:
-    """(N, 4) windows that cover a rectangle once."""
-    tops, lefts = np.arange(0, height, side), np.arange(0, width, side)
-    rows, columns = np.repeat(tops, len(lefts)), np.tile(lefts, len(tops))
-    heights, widths = np.minimum(side, height - rows), np.minimum(side, width - columns)
-    return np.stack([rows, columns, heights, widths], axis=1)
+def _begin_in(offsets: NDArray[np.int64], span: tuple[int, int]) -> NDArray[np.bool_]:
+    return (offsets >= span[0]) & (offsets < span[1])
 
 
-def _frame(
-    grid: Grid,
-    location: str,
-    bands: tuple[str, ...],
-    causes: NDArray[np.int64],
-    tallies: tuple[Tally, ...],
-    tile_size: int,
-    stride: int | None,
-) -> gpd.GeoDataFrame:
+def _windows(table: TileTable) -> NDArray[np.int64]:
+    """(N, 4) row, column, height, width."""
+    return np.stack([table[name] for name in ("row_off", "col_off", "height", "width")], axis=1)
+
+
+def _frame(grid: Grid, location: str, bands: tuple[str, ...], counted: _Counts, table: TileTable) -> gpd.GeoDataFrame:
     """The tiles of a scene, one a row."""
-    table = grid.tile_table(tile_size, stride)
     area = table["height"] * table["width"]
     columns = {
         "tile_id": tile_ids(location, table["row_off"], table["col_off"]),
         **table,
-        "valid_fraction": causes[:, Cause.VALID] / area,
-        "cloud_fraction": causes[:, list(CLOUDY)].sum(axis=1) / area,
+        "valid_fraction": counted.causes[:, Cause.VALID] / area,
+        "cloud_fraction": counted.causes[:, list(CLOUDY)].sum(axis=1) / area,
     }
-    for band, counted in zip(bands, tallies, strict=True):
+    for band, tallied in zip(bands, counted.bands, strict=True):
         names = [f"{band}_{name}" for name in ("mean", "std", "p02", "p98")]
-        columns |= dict(zip(names, counted.described().T, strict=True))
+        columns |= dict(zip(names, tallied.described().T, strict=True))
     return gpd.GeoDataFrame(pd.DataFrame(columns), geometry=grid.footprints(table), crs="EPSG:4326")

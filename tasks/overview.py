@@ -83,6 +83,13 @@ class CatalogOverview:
     quarantined: tuple[QuarantineRecord, ...]
 
 
+@dataclass(frozen=True)
+class ReferenceOverview:
+    """The references of places, by name; places without a clear scene have none."""
+
+    references: tuple[Reference, ...]
+
+
 def overview(
     workspace: Workspace,
     locations: Sequence[str] = (),
@@ -129,7 +136,7 @@ def overview(
 
 def references(
     settings: Settings, workspace: Workspace, locations: Sequence[str] = (), night: date | None = None
-) -> list[Reference]:
+) -> ReferenceOverview:
     """The references of places, built where they are not there.
 
     Args:
@@ -153,7 +160,7 @@ def references(
         if scenes:
             day = night or scenes[-1].day + timedelta(days=1)
             found.append(reference_for(name, day, settings, workspace))
-    return [reference for reference in found if reference]
+    return ReferenceOverview(tuple(reference for reference in found if reference))
 
 
 def _check_locations(locations: Sequence[str], catalog: Catalog, quarantine: Quarantine) -> None:
