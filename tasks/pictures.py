@@ -19,11 +19,12 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from imagery.bands import find_common
+
 Limits = Mapping[str, tuple[float, float]]
 
 HATCH = np.array([(150, 154, 158), (182, 186, 190)], dtype=np.uint8)
 HATCH_WIDTH = 3
-RED_GREEN_BLUE = (("b04", "b03", "b02"), ("b4", "b3", "b2"), ("red", "green", "blue"))
 
 # Two hatch greys and these fit in the 256 colours of a palette PNG, a third of the size of a true-colour one.
 HEAT_LEVELS = 254
@@ -47,10 +48,9 @@ def default_rgb(bands: Sequence[str]) -> tuple[str, str, str]:
     """Choose the bands shown as red, green and blue: by name, else the first three, else the first one in grey."""
     if not bands:
         raise ValueError("there is no band to show")
-    by_name = {band.lower(): band for band in bands}
-    for red, green, blue in RED_GREEN_BLUE:
-        if red in by_name and green in by_name and blue in by_name:
-            return by_name[red], by_name[green], by_name[blue]
+    known = find_common(bands)
+    if {"red", "green", "blue"} <= known.keys():
+        return known["red"], known["green"], known["blue"]
     if len(bands) >= 3:
         return bands[0], bands[1], bands[2]
     return bands[0], bands[0], bands[0]

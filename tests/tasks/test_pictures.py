@@ -52,6 +52,7 @@ def is_hatch(pixels: np.ndarray) -> np.ndarray:
         (BANDS, ("B04", "B03", "B02")),
         (("b02", "b03", "b04"), ("b04", "b03", "b02")),
         (("Blue", "GREEN", "red", "nir"), ("red", "GREEN", "Blue")),
+        (("SR_B2", "SR_B3", "SR_B4", "SR_B5"), ("SR_B4", "SR_B3", "SR_B2")),
         (("VV", "VH", "angle", "dem"), ("VV", "VH", "angle")),
         (("VV", "VH"), ("VV", "VV", "VV")),
     ],
