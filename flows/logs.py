@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -29,3 +30,4 @@ def set_up(console: Console) -> None:
     handler = RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("prefect.flow_runs").addFilter(Once())
+    warnings.filterwarnings("ignore", "Dataset has no geotransform")  # its scene is quarantined, with the reason

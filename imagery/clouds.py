@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
+from scipy.ndimage import distance_transform_edt
 
 from imagery.bands import find_common
 from imagery.errors import ImageryError
@@ -79,8 +80,7 @@ class CloudModel:
         height = min(grid.height, row + BLOCK + MARGIN) - top
         width = min(grid.width, col + BLOCK + MARGIN) - left
         values = read(Window(left, top, width, height))[self._channels]
-        found = self._classify(np.nan_to_num(values))
-        found[np.isnan(values).any(axis=0)] = Cause.VALID  # a network sees clouds in nothing
+        found = self._classify(values)
         block = found[row - top : row - top + BLOCK, col - left : col - left + BLOCK]
         self._known[row, col] = block
         if len(self._known) > KEPT * -(-grid.width // BLOCK):
@@ -88,16 +88,22 @@ class CloudModel:
         return block
 
     def _classify(self, values: NDArray[np.float32]) -> Causes:
-        if not values.any():
-            return np.zeros(values.shape[1:], np.uint8)
-        height, width = values.shape[1:]
-        pads = [(0, max(0, SMALLEST - length)) for length in (height, width)]
+        """Causes of a picture (C, H, W), NaN where there is no number: there, none."""
+        missing = np.isnan(values).any(axis=0)
+        causes = np.zeros(missing.shape, np.uint8)
+        if missing.all():
+            return causes
+        if missing.any():  # the network takes zeros for dark ground: what is nearest misleads it less
+            nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
+            values = values[:, *nearest]
+        pads = [(0, max(0, SMALLEST - length)) for length in missing.shape]
         image = np.pad(values, [(0, 0), *pads], mode="symmetric").transpose(1, 2, 0)
         model = self._library.CSmask(
             np.ascontiguousarray(image), self._order, self._level, intra_op_num_threads=1, inter_op_num_threads=1
         )
-        kinds = model.csm[:height, :width, 0]
-        return np.array([Cause.VALID, Cause.CLOUD, Cause.SHADOW], np.uint8)[kinds]
+        kinds = model.csm[: missing.shape[0], : missing.shape[1], 0]
+        causes[~missing] = np.array([Cause.VALID, Cause.CLOUD, Cause.SHADOW], np.uint8)[kinds[~missing]]
+        return causes
 
 
 def _library() -> ModuleType:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import PurePosixPath
@@ -15,12 +16,13 @@ from rasterio.io import DatasetReader
 
 from configs.schema import SourceSettings
 from imagery.errors import SceneMismatch, SceneUnreadable
+from imagery.guards import check_beside, check_dataset
 from imagery.sources.scene import Scene, SceneFile, our_names
 
 # Only these may open anything: an indirect format (VRT, WMS, …) could point at any file or address.
 DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG"}
 DEFAULT_DRIVER = "GTiff"
-DEFAULT_SCALE, DEFAULT_OFFSET = 1e-4, 0.0
+WHOLE_NUMBERS, FRACTIONS = (1e-4, 0.0), (1.0, 0.0)  # what reflectances usually are: (scale, offset)
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,20 @@ def in_words(error: Exception) -> str:
 
 def _open(path: str) -> DatasetReader:
     driver = DRIVERS.get(PurePosixPath(path).suffix.lower(), DEFAULT_DRIVER)
+    virtual = path.startswith("/vsi")
+    if not virtual:
+        path = os.path.abspath(path)  # or a folder with an odd name could pass for one of GDAL's prefixes
+        check_beside(path)
     try:
-        dataset = rasterio.open(path, driver=driver, sharing=False)
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if virtual else nullcontext():
+            dataset = rasterio.open(path, driver=driver, sharing=False)
     except RasterioError as error:
         raise SceneUnreadable(f"{path} cannot be opened as {driver}: {in_words(error)}") from None
+    try:
+        check_dataset(dataset)
+    except BaseException:
+        dataset.close()
+        raise
     unreal = [kind for kind in dataset.dtypes if np.dtype(kind).kind not in "uif"]
     if unreal:
         dataset.close()
@@ -140,7 +152,8 @@ def _band(name: str, dataset: DatasetReader, index: int, file: SceneFile, source
     if not 1 <= index <= dataset.count:
         raise SceneMismatch(f"{dataset.name} has {dataset.count} bands, {name} should be number {index}")
     declared = (dataset.scales[index - 1], dataset.offsets[index - 1])
-    usual = declared if declared != (1.0, 0.0) else (DEFAULT_SCALE, DEFAULT_OFFSET)
+    default = FRACTIONS if np.dtype(dataset.dtypes[index - 1]).kind == "f" else WHOLE_NUMBERS
+    usual = declared if declared != (1.0, 0.0) else default
     scale, offset = (
         next(value for value in values if value is not None)
         for values in zip((source.scale, source.offset), (file.scale, file.offset), usual, strict=True)

@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 from configs.schema import GridSettings, MaskSettings
 from imagery.errors import SceneMismatch
 from imagery.grid import Grid
+from imagery.guards import check_density
 from imagery.opening import Band, in_words
 from imagery.placed import Offset, PlacedBand
 from imagery.warping import Shift, Warp, full_turn, transformer, warp_onto
@@ -87,6 +88,7 @@ def _place(dataset: DatasetReader, transform: Affine, grid: Grid, tolerance: flo
         raise _impossible(dataset, error) from error
     if warp is None:
         raise _impossible(dataset, "no place of the grid is known in its coordinate reference system")
+    check_density(dataset, warp.density)
     return warp
 
 

@@ -18,6 +18,7 @@ from imagery import masks as masking
 from imagery.clouds import BLOCK, CloudModel
 from imagery.errors import SceneMismatch
 from imagery.grid import Grid, grid_of
+from imagery.guards import check_grid
 from imagery.masks import CLOUDY, EMPTY, Cause, Causes
 from imagery.opening import open_bands
 from imagery.placed import PlacedBand, Stored, differs, read_together
@@ -102,7 +103,7 @@ class SceneReader:
         self._grid_settings, self._shift = grid, shift
         self._model = CloudModel(masks.cloud_model, source.bands) if masks.cloud_model else None
         self._stack = ExitStack()
-        self.grid = tried_again(lambda: self._open(location_grid), scene.is_remote, source)
+        self.grid = tried_again(lambda: self._open(location_grid), scene.remote_files, source)
 
     def _open(self, location_grid: Grid | None) -> Grid:
         """Open the files, anew when they are open, on the location's grid; without one, on that of the finest band."""
@@ -116,6 +117,7 @@ class SceneReader:
             grid = location_grid or grid_of(
                 finest.crs, finest.transform, finest.width, finest.height, settings.resolution, finest.name
             )
+            check_grid(grid, settings, self.scene.scene_id)
             self._bands: dict[str, PlacedBand] = place_bands(
                 bands, grid, settings, masks, self.scene.location, self._shift
             )
@@ -177,7 +179,7 @@ class SceneReader:
         """
         # GDAL keeps what broke off as long as a file is open.
         return tried_again(
-            lambda: self._read_stored(window), self.scene.is_remote, self._source, lambda: self._open(self.grid)
+            lambda: self._read_stored(window), self.scene.remote_files, self._source, lambda: self._open(self.grid)
         )
 
     def _read_stored(self, window: Window) -> StoredPixels:

@@ -75,7 +75,7 @@ class Warp:
         )
         found = np.full((2, *sides), np.nan)
         turn = self.turn / abs((~self.to_pixels).a) if math.isfinite(self.turn) else math.inf
-        _interpolate(self.computed(rows, columns), start, self.step, turn, found)
+        _interpolate(self.computed(rows, columns), start, self.step, turn, self.shape[1] / 2, found)
         return found
 
     def computed(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
@@ -90,11 +90,11 @@ class Warp:
         x, y = np.meshgrid(c + a * (columns + 0.5 - right), f + e * (rows + 0.5 - down))
         if self.to_crs is not None:
             x, y = self.to_crs.transform(x, y)
-        if math.isfinite(self.turn):
-            middle = (~self.to_pixels @ (self.shape[1] / 2, self.shape[0] / 2))[0]
-            x = x + self.turn * np.round((middle - x) / self.turn)
         a, b, c, d, e, f = tuple(self.to_pixels)[:6]
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # infinite where there is none
+            if math.isfinite(self.turn):
+                middle = (~self.to_pixels @ (self.shape[1] / 2, self.shape[0] / 2))[0]
+                x = x + self.turn * np.round((middle - x) / self.turn)
             return np.stack([d * x + e * y + f, a * x + b * y + c])
 
     def source(self, places: NDArray[np.float64]) -> Window | None:
@@ -208,21 +208,28 @@ def _errors(warp: Warp, step: int) -> tuple[float, tuple[float, float] | None]:
 
 
 @njit(nogil=True, cache=True)
-def _interpolate(nodes, start, step, turn, found):  # type: ignore[no-untyped-def]
+def _interpolate(nodes, start, step, turn, middle, found):  # type: ignore[no-untyped-def]
     """Fill in the places between those that were computed, cell by cell."""
     first_row, first_column = start // step
     for r in range(found.shape[1]):
         row, down = (start[0] + r) // step - first_row, (start[0] + r) % step / step
         for column in range(nodes.shape[2] - 1):
             cell = nodes[:, row : row + 2, column : column + 2]
-            if step > 1 and cell[1].max() - cell[1].min() > turn / 2:
-                continue  # the two ends of the raster's longitudes meet within the cell
+            ends_meet = step > 1 and cell[1].max() - cell[1].min() > turn / 2  # those of the raster's longitudes
+            if ends_meet:
+                cell = cell.copy()
+                for corner in range(4):
+                    cell[1].flat[corner] -= turn * round((cell[1].flat[corner] - cell[1, 0, 0]) / turn)
+                if cell[1].max() - cell[1].min() > turn / 2:
+                    continue  # a pole
             left = (first_column + column) * step - start[1]
             for axis in range(2):
                 at_left, at_right = _between(cell[axis, :, 0], down), _between(cell[axis, :, 1], down)
                 for c in range(max(0, left), min(found.shape[2], left + step)):
                     across = (c - left) / step
                     found[axis, r, c] = at_left if across == 0 else at_left + across * (at_right - at_left)
+                    if ends_meet and axis == 1:
+                        found[axis, r, c] -= turn * round((found[axis, r, c] - middle) / turn)
 
 
 @njit(nogil=True, cache=True)

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 
 from configs import Settings, Workspace
 from imagery.catalog import Catalog, SceneRecord
+from imagery.clouds import CloudModel
 from imagery.errors import ImageryError, SceneEmpty, SceneUnreachable
 from imagery.grid import Grid
 from imagery.quarantine import Quarantine
@@ -59,8 +60,10 @@ def plan_ingest(
         retry_quarantined: Try quarantined scenes again although neither they nor the settings have changed.
 
     Raises:
-        ImageryError: The source cannot be listed.
+        ImageryError: The source cannot be listed, or `masks.cloud_model` cannot be used.
     """
+    if settings.masks.cloud_model:
+        CloudModel(settings.masks.cloud_model, settings.source.bands)  # else every scene would be quarantined for it
     listing = find_scenes(settings.source, settings.locations)
     catalog, quarantine, key = Catalog(workspace), Quarantine(workspace), reading_key(settings)
     todo, unchanged, quarantined = [], 0, 0

@@ -124,6 +124,38 @@ def write_raster(
     return path
 
 
+def write_sparse(
+    path: Path,
+    width: int,
+    height: int,
+    *,
+    dtype: str = "uint16",
+    resolution: float = 10.0,
+    count: int = 1,
+    **creation: Any,
+) -> Path:
+    """A GeoTIFF that declares any size and stores not one pixel: a few kilobytes, whatever it claims.
+
+    Args:
+        path: The file; missing folders are made.
+        width: Columns that it declares.
+        height: Rows that it declares.
+        dtype: Type of the numbers.
+        resolution: Pixel size in metres.
+        count: Number of bands.
+        creation: Creation options; without any, in tiles of 512 pixels.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = {"width": width, "height": height, "count": count, "dtype": dtype}
+    place = {"crs": UTM, "transform": Affine(resolution, 0, WEST, 0, -resolution, NORTH)}
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    with rasterio.open(
+        path, "w", driver="GTiff", SPARSE_OK=True, BIGTIFF="YES", **size, **place, **(creation or tiles)
+    ):
+        pass
+    return path
+
+
 def _some(missing: NDArray[np.bool_] | None, like: NDArray[Any]) -> NDArray[np.bool_]:
     return np.zeros(like.shape, bool) if missing is None else missing
 

@@ -1,4 +1,7 @@
-"""Servers of this machine for tests: a web folder, an object store, a STAC API, and a proxy that fails now and then."""
+"""Servers of this machine for tests: a web folder, an object store, a STAC API, and a proxy that fails now and then.
+
+Each is a process of its own: while it waits for a server, GDAL may hold the lock that Python code needs to run.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,83 +28,44 @@ Fault = Literal["503", "truncated", "gone"]
 FORWARDED = ("content-type", "content-length", "content-range", "etag", "last-modified", "accept-ranges", "location")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Requests:
-    """What a server was asked: (method, path, whether it failed on purpose)."""
+    """What a server was asked, as it has noted it."""
 
-    seen: list[tuple[str, str, bool]] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    log: Path
+
+    @property
+    def seen(self) -> list[tuple[str, str, bool]]:
+        """Method, path, and whether it failed on purpose."""
+        return [tuple(json.loads(line)) for line in self.log.read_text().splitlines()]
 
     @property
     def failed(self) -> int:
+        """How many failed on purpose."""
         return sum(failed for _, _, failed in self.seen)
 
 
 @contextmanager
 def web_folder(root: Path, ranges: bool = True) -> Iterator[str]:
     """A folder on a web server; without ranges it sends whole files, as Python's own server does."""
-
-    class Handler(_Quiet):
-        def do_GET(self) -> None:
-            path = root / unquote(urlsplit(self.path).path).lstrip("/")
-            if not path.is_file():
-                self.answer(404, b"", {})
-                return
-            content = path.read_bytes()
-            headers = {"ETag": f'"{md5(content).hexdigest()}"', "Last-Modified": self.date_time_string()}
-            asked = self.headers.get("Range", "").removeprefix("bytes=") if ranges else ""
-            if not asked:
-                self.answer(200, content, headers | ({"Accept-Ranges": "bytes"} if ranges else {}))
-                return
-            first, last = asked.split("-")
-            start, stop = int(first), min(int(last or len(content)) + 1, len(content))
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
-            self.answer(206, content[start:stop], headers)
-
-        do_HEAD = do_GET  # noqa: N815
-
-    with _serving(Handler) as url:
+    with _own("folder", str(root), "ranges" if ranges else "whole") as url:
         yield url
 
 
 @contextmanager
-def failing_proxy(target: str, fault: Fault = "503", every: int = 3) -> Iterator[tuple[str, Requests]]:
+def failing_proxy(target: str, fault: Fault, log: Path, every: int = 3) -> Iterator[tuple[str, Requests]]:
     """A server in front of another that spoils every so-manyeth request.
 
     Args:
         target: Address of the server behind it.
         fault: It says that it is busy, breaks off in the middle of the answer, or closes the connection.
+        log: Where requests are noted.
         every: Which requests fail.
     """
-    behind, requests = urlsplit(target), Requests()
-
-    class Handler(_Quiet):
-        def forward(self) -> None:
-            with requests.lock:
-                number = len(requests.seen) + 1
-                spoil = number % every == 0
-                requests.seen.append((self.command, self.path, spoil))
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if spoil and fault == "503":
-                self.answer(503, b"busy", {})
-                return
-            if spoil and fault == "gone":
-                self.close_connection = True
-                return
-            connection = http.client.HTTPConnection(behind.hostname or "", behind.port, timeout=60)
-            try:
-                connection.request(self.command, self.path, body or None, dict(self.headers))
-                response = connection.getresponse()
-                content = response.read()
-            finally:
-                connection.close()
-            headers = {name: value for name, value in response.getheaders() if name.lower() in FORWARDED}
-            self.answer(response.status, content, headers, cut=spoil and fault == "truncated")
-
-        do_GET = do_HEAD = do_POST = do_PUT = forward  # noqa: N815
-
-    with _serving(Handler) as url:
-        yield url, requests
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("")
+    with _own("proxy", target, fault, str(log), str(every)) as url:
+        yield url, Requests(log)
 
 
 @contextmanager
@@ -112,18 +76,21 @@ def object_store(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def stac_api(folder: Path, items: Sequence[dict[str, Any]], address: str | None = None) -> Iterator[str]:
+def stac_api(
+    folder: Path, items: Sequence[dict[str, Any]], port: int | None = None, address: str | None = None
+) -> Iterator[str]:
     """A STAC API with some items.
 
     Args:
         folder: Where the items and the log are kept.
         items: What it serves.
+        port: Where it listens.
         address: What it calls itself in links, when a proxy stands before it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "items.json"
     file.write_text(json.dumps({"type": "FeatureCollection", "features": list(items)}))
-    port = free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(_program("rustac")), "serve", "--create-collections", "--use-duckdb", "false"]
     command += ["--addr", address or url, "--bind", f"127.0.0.1:{port}", str(file)]
@@ -154,7 +121,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-class _Quiet(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -172,17 +139,72 @@ class _Quiet(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+def _folder_handler(root: str, kind: str) -> type[_Handler]:
+    class Handler(_Handler):
+        def do_GET(self) -> None:
+            path = Path(root) / unquote(urlsplit(self.path).path).lstrip("/")
+            if not path.is_file():
+                self.answer(404, b"", {})
+                return
+            content = path.read_bytes()
+            headers = {"ETag": f'"{md5(content).hexdigest()}"', "Last-Modified": self.date_time_string()}
+            asked = self.headers.get("Range", "").removeprefix("bytes=") if kind == "ranges" else ""
+            if not asked:
+                self.answer(200, content, headers | ({"Accept-Ranges": "bytes"} if kind == "ranges" else {}))
+                return
+            first, last = asked.split("-")
+            start, stop = int(first), min(int(last or len(content)) + 1, len(content))
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+            self.answer(206, content[start:stop], headers)
+
+        do_HEAD = do_GET  # noqa: N815
+
+    return Handler
+
+
+def _proxy_handler(target: str, fault: str, log: str, every: str) -> type[_Handler]:
+    behind, lock, count = urlsplit(target), threading.Lock(), iter(range(1, 1_000_000))
+
+    class Handler(_Handler):
+        def forward(self) -> None:
+            with lock, Path(log).open("a") as file:
+                spoil = next(count) % int(every) == 0
+                file.write(json.dumps((self.command, self.path, spoil)) + "\n")
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if spoil and fault == "503":
+                self.answer(503, b"busy", {})
+                return
+            if spoil and fault == "gone":
+                self.close_connection = True
+                return
+            connection = http.client.HTTPConnection(behind.hostname or "", behind.port, timeout=60)
+            try:
+                connection.request(self.command, self.path, body or None, dict(self.headers))
+                response = connection.getresponse()
+                content = response.read()
+            finally:
+                connection.close()
+            headers = {name: value for name, value in response.getheaders() if name.lower() in FORWARDED}
+            self.answer(response.status, content, headers, cut=spoil and fault == "truncated")
+
+        do_GET = do_HEAD = do_POST = do_PUT = forward  # noqa: N815
+
+    return Handler
+
+
 @contextmanager
-def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+def _own(*arguments: str) -> Iterator[str]:
+    """One of the servers below, as a process that ends with the block."""
+    started = subprocess.Popen(
+        [sys.executable, __file__, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert started.stdout is not None
+        url = started.stdout.readline().strip()
+        assert url, f"the server {arguments} ended with {started.wait()}"
+        yield url
+    finally:
+        _end(started)
 
 
 @contextmanager
@@ -201,12 +223,16 @@ def _process(log: Path, command: list[str], port: int | None = None) -> Iterator
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
-        started.terminate()
-        try:
-            started.wait(10)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
+        _end(started)
+
+
+def _end(started: subprocess.Popen[Any]) -> None:
+    started.terminate()
+    try:
+        started.wait(10)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        started.wait()
 
 
 def _answers(port: int) -> bool:
@@ -221,3 +247,11 @@ def _answers(port: int) -> bool:
 
 def _program(name: str) -> Path:
     return Path(sys.executable).parent / name
+
+
+if __name__ == "__main__":
+    kind, *rest = sys.argv[1:]
+    handler = {"folder": _folder_handler, "proxy": _proxy_handler}[kind](*rest)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        print(f"http://127.0.0.1:{server.server_port}", flush=True)
+        server.serve_forever()

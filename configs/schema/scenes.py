@@ -68,7 +68,7 @@ class SourceSettings(Section):
         None,
         gt=0,
         description="Stored number × scale + offset = physical value (reflectance 0–1). Null: what the product "
-        "says, and 1e-4 for plain files.",
+        "says, else 1e-4 for files of whole numbers, 1 for others.",
     )
     offset: float | None = Field(
         None,

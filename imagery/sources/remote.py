@@ -87,15 +87,18 @@ class _Listed:
 
     def open(self, name: str) -> BinaryIO:
         """A file, read by ranges."""
-        path = self._path(name)
-        try:
-            size = whole_answer(lambda: obstore.head(self._store, path))["size"]
-        except FAILURES as error:
-            raise unreachable(f"{self.url}/{name}", error) from error
+        path, size = self._path(name), self._size(name)
         return cast(BinaryIO, io.BufferedReader(RangeFile(self._store, path, f"{self.url}/{name}", size), AT_ONCE))
 
     def _path(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
+
+    def _size(self, name: str) -> int:
+        path = self._path(name)
+        try:
+            return int(whole_answer(lambda: obstore.head(self._store, path))["size"])
+        except FAILURES as error:
+            raise unreachable(f"{self.url}/{name}", error) from error
 
     def _list(self) -> list[str]:
         raise NotImplementedError
@@ -106,7 +109,7 @@ class ObjectStore(_Listed):
 
     def __init__(self, url: str, store: S3Store, prefix: str) -> None:
         super().__init__(url, store, prefix)
-        self._stamps: dict[str, str] = {}
+        self._entries: dict[str, Any] = {}
 
     def address(self, name: str) -> str:
         """As GDAL names it."""
@@ -114,7 +117,10 @@ class ObjectStore(_Listed):
 
     def stamp(self, name: str) -> str | None:
         """Its ETag, or its size and time."""
-        return self._stamps.get(name)
+        return _stamp(self._entries[name]) if name in self._entries else None
+
+    def _size(self, name: str) -> int:
+        return int(self._entries[name]["size"]) if name in self._entries else super()._size(name)
 
     def _list(self) -> list[str]:
         skip = len(self._prefix) + 1 if self._prefix else 0
@@ -122,8 +128,8 @@ class ObjectStore(_Listed):
             entries = whole_answer(lambda: obstore.list(self._store, self._prefix or None).collect())
         except FAILURES as error:
             raise unreachable(self.url, error) from error
-        self._stamps = {entry["path"][skip:]: _stamp(entry) for entry in entries}
-        return list(self._stamps)
+        self._entries = {entry["path"][skip:]: entry for entry in entries}
+        return list(self._entries)
 
 
 class WebFolder(_Listed):

@@ -74,9 +74,10 @@ class Scene:
         return f"{self.location}/{time_name(self.acquired)}" + (f"/{self.number}" if self.number > 1 else "")
 
     @property
-    def is_remote(self) -> bool:
-        """Whether a file of it lies elsewhere."""
-        return any(file.local is None for file in self.files)
+    def remote_files(self) -> tuple[str, ...]:
+        """The files that lie elsewhere; an archive counts once."""
+        remote = (file.path for file in self.files if file.local is None)
+        return tuple(dict.fromkeys(path.partition("}")[0] if ARCHIVE.fullmatch(path) else path for path in remote))
 
     @property
     def stamp(self) -> tuple[str, ...]:

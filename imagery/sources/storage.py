@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,6 +22,8 @@ MOST_METADATA = 32 << 20  # bytes; the largest metadata of a product has less th
 FIRST_WAIT = 0.5  # seconds before a remote read is tried again; doubled each time
 # What GDAL tries again: an answer that never came (0), and what servers say when they are busy or being restarted.
 PASSING = "0,408,429,500,502,503,504"
+MOST_ATTEMPTS = 4  # at a part of a file that GDAL has given up
+LOCKS = [RLock() for _ in range(4096)]  # files share them by chance, which costs a little time
 Read = TypeVar("Read")
 
 
@@ -148,7 +152,7 @@ def read_whole(storage: Storage, name: str) -> bytes:
 
 def tried_again(
     read: Callable[[], Read],
-    remote: bool,
+    remote: Sequence[str],
     source: SourceSettings,
     before_again: Callable[[], object] = lambda: None,
 ) -> Read:
@@ -156,9 +160,13 @@ def tried_again(
 
     GDAL itself tries again what a server refuses for a while, but not what breaks off in the middle.
 
+    A remote file is read by one thread at a time. Of two threads that want the same part of it, GDAL lets one fetch it
+    and the other wait; rasterio may let it wait with Python's global lock held, and the first needs that lock as soon
+    as it has a failure to tell of: then both wait for ever.
+
     Args:
         read: What is tried.
-        remote: Whether it reads from elsewhere; a file of this machine is read once.
+        remote: The files elsewhere that it reads. A file of this machine is read once.
         source: How often.
         before_again: What is done before it is read again; may fail in the same way.
 
@@ -166,17 +174,30 @@ def tried_again(
         SceneUnreachable: A remote file that still cannot be read.
         SceneUnreadable: A file of this machine that cannot be read, or a remote one that is not there.
     """
-    for attempt in range(min(source.retries, 3) + 1):
+    if not remote:
+        return read()
+    for attempt in range(min(source.retries, MOST_ATTEMPTS - 1) + 1):
+        if attempt:
+            time.sleep(FIRST_WAIT * 2**attempt)
         try:
-            if attempt:
-                time.sleep(FIRST_WAIT * 2**attempt)
-                before_again()
-            return read()
+            with _alone(remote):
+                if attempt:
+                    before_again()
+                return read()
         except SceneUnreadable as error:
-            if not remote or "response code: 404" in str(error):
+            if "response code: 404" in str(error):
                 raise
             failure = error
     raise SceneUnreachable(str(failure)) from failure
+
+
+@contextmanager
+def _alone(remote: Sequence[str]) -> Iterator[None]:
+    """While this thread alone reads some files."""
+    with ExitStack() as stack:
+        for place in sorted({hash(path) % len(LOCKS) for path in remote}):  # in one order, or two threads block another
+            stack.enter_context(LOCKS[place])
+        yield
 
 
 def gdal_options(source: SourceSettings) -> dict[str, str]:

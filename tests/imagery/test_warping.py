@@ -131,11 +131,11 @@ def test_a_window_too_large_to_be_warped_at_once_is_the_same_as_its_strips(tmp_p
         compress="zstd",
     )
     # Of 1.6 million pixels, and of 1600, which need 5 million of the file.
-    for resolution, side in ((10.0, 1270), (550.0, 40)):
-        grid = Grid(UTM, (resolution, 0, WEST + 1000, 0, -resolution, NORTH - 1500), side, side)
+    for resolution, height, width in ((10.0, 900, 1800), (10.0, 1800, 900), (550.0, 40, 40)):
+        grid = Grid(UTM, (resolution, 0, WEST + 1000, 0, -resolution, NORTH - 1500), width, height)
         with open_scene(path, ONE, location_grid=grid) as reader:
             everything = reader.read(whole(grid))
-            strips = [reader.read(Window(0, row, side, min(16, side - row))) for row in range(0, side, 16)]
+            strips = [reader.read(Window(0, row, width, min(16, height - row))) for row in range(0, height, 16)]
 
         assert everything.valid.mean() > 0.9
         np.testing.assert_array_equal(everything.values, np.concatenate([strip.values for strip in strips], axis=1))
@@ -193,6 +193,27 @@ def test_of_classes_the_nearest_one_is_taken_however_fine_they_are(tmp_path: Pat
     pixels = read_scene(path, ONE, MaskSettings(class_band="SCL"), location_grid=grid)
 
     np.testing.assert_array_equal(pixels.cloud, classes[1::3, 1::3] == 9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(off=st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)), size=st.sampled_from([10.0, 0.3, 1 / 3]))
+def test_between_two_classes_that_are_as_near_the_one_further_down_and_right_is_taken(
+    tmp_path_factory: pytest.TempPathFactory, off: tuple[float, float], size: float
+) -> None:
+    """Wherever the grid begins, and however its coordinates are rounded."""
+    west, north = WEST + off[0], NORTH + off[1]
+    classes = np.random.default_rng(0).choice([4, 9], (40, 60))
+    path = write_raster(
+        tmp_path_factory.mktemp("ties") / "a.tif",
+        ground(40, 60, ("B02",)),
+        classes=classes,
+        transform=Affine(size, 0, west, 0, -size, north),
+    )
+    grid = Grid(UTM, (2 * size, 0, west, 0, -2 * size, north), 30, 20)
+
+    pixels = read_scene(path, ONE, MaskSettings(class_band="SCL"), location_grid=grid)
+
+    np.testing.assert_array_equal(pixels.cloud, classes[1::2, 1::2] == 9)
 
 
 @pytest.mark.parametrize("name", ["shifted", "coarser", "finer", "degrees"])

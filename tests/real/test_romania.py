@@ -54,10 +54,14 @@ def test_what_is_masked_is_what_numpy_finds_in_the_files(watch) -> None:
         bands, classes = raw(record)
         data = (bands != 0).all(axis=0)
         usable = data & (classes != 0) & ~np.isin(classes, settings.masks.bad_classes)
-        cloud = data & np.isin(classes, settings.masks.cloud_classes)
+        cloud = data & np.isin(classes, (*settings.masks.cloud_classes, *settings.masks.shadow_classes))
+        snow = data & np.isin(classes, settings.masks.snow_classes)
         assert record.data_fraction == pytest.approx(data.mean()), record.scene_id
         assert record.valid_fraction == pytest.approx(usable.mean()), record.scene_id
         assert record.cloud_fraction == pytest.approx(cloud.sum() / data.sum()), record.scene_id
+        assert record.masked.get("snow", 0) == pytest.approx(snow.mean()), record.scene_id
+        assert record.masked.get("nodata", 0) == pytest.approx(1 - data.mean()), record.scene_id
+        assert record.valid_fraction + sum(record.masked.values()) == pytest.approx(1), record.scene_id
 
 
 def test_half_of_the_archive_is_mostly_cloud_or_snow(watch) -> None:

@@ -177,6 +177,17 @@ def test_another_resolution_than_that_of_the_location_is_refused_before_any_work
     assert files(workspace) == before
 
 
+def test_a_cloud_model_that_lacks_a_band_is_refused_before_any_work(tmp_path: Path, workspace: Workspace) -> None:
+    settings = watch_settings(
+        archive(tmp_path / "scenes"), source={"bands": ("B02", "B03")}, masks={"cloud_model": "ukis-csmask-l2a"}
+    )
+
+    with pytest.raises(ImageryError, match="cloud_model=ukis-csmask-l2a needs a red, a nir band"):
+        run(settings, workspace)
+
+    assert files(workspace) == {}
+
+
 def test_later_scenes_may_be_left_out(tmp_path: Path, workspace: Workspace) -> None:
     settings = watch_settings(archive(tmp_path / "scenes"))
 

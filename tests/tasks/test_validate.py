@@ -188,7 +188,7 @@ def test_a_scene_with_hardly_a_usable_pixel_fails_its_check_without_cloud(tmp_pa
 def tamper(workspace: Workspace, day: str, change: Any) -> None:
     catalog = Catalog(workspace)
     record = next(one for one in catalog.scenes() if one.scene_id == f"here/{day}")
-    change(catalog.tiles(record)).to_parquet(workspace.catalog / "here" / f"{day}.parquet")
+    catalog.write(record, change(catalog.tiles(record)))
 
 
 @pytest.mark.parametrize(
