@@ -110,7 +110,7 @@ class SceneReader:
         self._stack.close()
         source, masks, settings = self._source, self._masks, self._grid_settings
         try:
-            self._stack.enter_context(rasterio.Env(**gdal_options(source)))
+            self._stack.enter_context(rasterio.Env(**(gdal_options(source) if self.scene.remote_files else {})))
             class_bands = [name for name in (masks.class_band, masks.qa_band, masks.cloud_band) if name]
             bands = open_bands(self.scene, source, [*source.bands, *class_bands], self._stack)
             finest = min((bands[name].dataset for name in source.bands), key=lambda dataset: abs(dataset.res[0]))

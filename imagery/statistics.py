@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -107,11 +106,6 @@ class BandStats:
         sketch = np.zeros(ALL_BUCKETS, np.int64)
         sketch[record["buckets"]] = record["counts"]
         return cls(record["count"], record["mean"], record["m2"], record["minimum"], record["maximum"], sketch)
-
-
-def merge_all(stats: list[BandStats]) -> BandStats:
-    """Statistics of all together, in the order given."""
-    return reduce(BandStats.merge, stats, BandStats())
 
 
 def bucket_values(buckets: ArrayLike) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
@@ -46,12 +47,11 @@ def find_by_pattern(source: SourceSettings, storage: Storage) -> Listing:
     patterns = {band: _compile(text) for band, text in source.extra.items()}
     extras = {band: _matches(pattern, source, storage) for band, pattern in patterns.items()}
     taken = {match.name for found, _ in extras.values() for match in found}
-    matches, skipped = _matches(_compile(source.pattern), source, storage)
+    matches, skipped = _matches(_compile(source.pattern), source, storage, taken)
     files: dict[tuple[datetime, str], list[SceneFile]] = defaultdict(list)
     for match in matches:
-        if match.name not in taken:
-            bands = our_names(match.band, source.names) if match.band else [""]
-            files[match.acquired, match.location] += [_file(band, match, storage) for band in bands]
+        bands = our_names(match.band, source.names) if match.band else [""]
+        files[match.acquired, match.location] += [_file(band, match, storage) for band in bands]
     scenes = [
         scene for (acquired, location), found in sorted(files.items()) for scene in _scenes(location, acquired, found)
     ]
@@ -70,10 +70,14 @@ class _Match:
     band: str
 
 
-def _matches(pattern: _Pattern, source: SourceSettings, storage: Storage) -> tuple[list[_Match], list[tuple[str, str]]]:
-    """The names that fit a pattern, and those that almost do, with the reason."""
+def _matches(
+    pattern: _Pattern, source: SourceSettings, storage: Storage, taken: Collection[str] = ()
+) -> tuple[list[_Match], list[tuple[str, str]]]:
+    """The names that fit a pattern, and those that almost do, with the reason; but for those that are taken."""
     matches, skipped = [], []
     for name in storage.files(pattern.glob):
+        if name in taken:
+            continue
         if not _is_utf8(name):
             skipped.append((name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), NOT_UTF8))
             continue

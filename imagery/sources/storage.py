@@ -201,14 +201,12 @@ def _alone(remote: Sequence[str]) -> Iterator[None]:
 
 
 def gdal_options(source: SourceSettings) -> dict[str, str]:
-    """GDAL's configuration for reading a source that may lie elsewhere; nothing for files of this machine.
+    """GDAL's configuration for reading scenes that lie elsewhere.
 
     Example:
         >>> gdal_options(SourceSettings(url="s3://scenes"))["GDAL_HTTP_MAX_RETRY"]
         '5'
     """
-    if source.url is None and source.kind != "stac":
-        return {}
     seconds = f"{source.timeout:g}"
     return {
         "GDAL_HTTP_MAX_RETRY": str(source.retries),

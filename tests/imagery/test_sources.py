@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -233,3 +233,81 @@ def test_the_fingerprint_knows_which_band_a_file_is(tmp_path: Path) -> None:
     one, other = (listing(tmp_path / folder, pattern).scenes[0] for folder in ("one", "other"))
 
     assert one.fingerprint() != other.fingerprint()
+
+
+EXTRA = {"CLOUD": "masks/{location}_{date:%Y-%m-%d}_cloud.tif"}
+
+
+def extra_listing(root: Path, pattern: str, extra: dict[str, str], **settings: object) -> Listing:
+    return find_scenes(SourceSettings(root=root, pattern=pattern, extra=extra, **settings))
+
+
+def test_a_further_file_joins_the_scene_of_its_location_and_date(tmp_path: Path) -> None:
+    root = archive(
+        tmp_path, "a/2020-01-01.tif", "a/2020-01-02.tif", "b/2020-01-01.tif",
+        "masks/a_2020-01-01_cloud.tif", "masks/b_2020-01-01_cloud.tif", "masks/b_2020-01-05_cloud.tif",
+    )  # fmt: skip
+
+    found = extra_listing(root, "{location}/{date:%Y-%m-%d}.tif", EXTRA)
+
+    assert [[Path(file.path).name for file in scene.files] for scene in found.scenes] == [
+        ["2020-01-01.tif", "a_2020-01-01_cloud.tif"],
+        ["2020-01-01.tif", "b_2020-01-01_cloud.tif"],
+        ["2020-01-02.tif"],
+    ]
+    assert [file.band for file in found.scenes[0].files] == ["", "CLOUD"]
+    assert found.skipped == ()
+
+
+def test_a_further_file_is_no_scene_although_the_pattern_of_scenes_fits_it(tmp_path: Path) -> None:
+    root = archive(tmp_path, "a/2020-01-01.tif", "a/2020-01-01_cloud.tif")
+
+    found = extra_listing(root, "{location}/{date:%Y-%m-%d}*.tif", {"CLOUD": "{location}/{date:%Y-%m-%d}_cloud.tif"})
+
+    assert ids(found) == ["a/2020-01-01"]
+    assert len(found.scenes[0].files) == 2
+
+
+def test_a_further_file_that_tells_the_time_joins_the_scene_of_that_time(tmp_path: Path) -> None:
+    root = archive(tmp_path, "a/20200101T100000.tif", "a/20200101T120000.tif", "c/a_20200101T120000.tif")
+    extra = {"CLOUD": "c/{location}_{date:%Y%m%dT%H%M%S}.tif"}
+
+    found = extra_listing(root, "{location}/{date:%Y%m%dT%H%M%S}.tif", extra)
+
+    assert [len(scene.files) for scene in found.scenes] == [1, 2]
+
+
+def test_a_further_file_that_could_belong_to_several_scenes_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    root = archive(tmp_path, "a/20200101T100000.tif", "a/20200101T120000.tif", "masks/a_2020-01-01_cloud.tif")
+
+    found = extra_listing(root, "{location}/{date:%Y%m%dT%H%M%S}.tif", EXTRA)
+
+    assert [len(scene.files) for scene in found.scenes] == [1, 1]
+    ((name, reason),) = found.skipped
+    assert name.endswith("a_2020-01-01_cloud.tif")
+    assert reason == (
+        "it could belong to a/2020-01-01T100000Z, a/2020-01-01T120000Z: put the time into source.extra.CLOUD"
+    )
+
+
+def test_a_further_file_without_a_date_in_its_pattern_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageryError, match=r"has no \{date:FORMAT\} field"):
+        extra_listing(tmp_path, "{location}/{date}.tif", {"CLOUD": "{location}_cloud.tif"})
+
+
+def test_scenes_before_the_date_asked_for_are_left_out(tmp_path: Path) -> None:
+    root = archive(tmp_path, "a/2019-12-31.tif", "a/2020-01-01.tif", "a/latest.tif")
+
+    found = find_scenes(SourceSettings(root=root, pattern="{location}/{date:%Y-%m-%d}.tif", since=date(2020, 1, 1)))
+
+    assert ids(found) == ["a/2020-01-01"]
+    assert len(found.skipped) == 1
+
+
+def test_bands_of_files_get_the_names_of_the_settings(tmp_path: Path) -> None:
+    root = archive(tmp_path, "a/2020-01-01/blue.tif", "a/2020-01-01/B03.tif")
+    settings = SourceSettings(root=root, pattern="{location}/{date}/{band}.tif", names={"B02": "blue"})
+
+    (scene,) = find_scenes(settings).scenes
+
+    assert [file.band for file in scene.files] == ["B03", "B02"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from imagery.statistics import BandStats, merge_all
+from imagery.statistics import BandStats
 
 # From the smallest reflectance one could want to the largest digital number, on either side of zero.
 MAGNITUDES = st.floats(1e-5, 1e6)
 NUMBERS = MAGNITUDES | MAGNITUDES.map(lambda x: -x) | st.just(0.0)
 SAMPLES = arrays(np.float64, st.integers(1, 60), elements=NUMBERS)
 PIECES = st.lists(arrays(np.float64, st.integers(0, 30), elements=NUMBERS), min_size=1, max_size=6)
+
+
+def merge_all(stats: list[BandStats]) -> BandStats:
+    return reduce(BandStats.merge, stats, BandStats())
 
 
 def close(a: float, b: float, scale: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -31,6 +32,7 @@ from tests.servers import Fault, Requests, failing_proxy, free_port, object_stor
 
 pytestmark = pytest.mark.servers
 
+ROOT = Path(__file__).parents[2]
 SIDE = 256
 DAYS = [date(2024, 6, 1) + timedelta(days=5 * number) for number in range(3)]
 LAYOUT = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate", "interleave": "band"}
@@ -141,6 +143,17 @@ def test_a_prefix_is_the_root_of_the_names(tmp_path: Path, endpoint: str, use_en
     assert find_scenes(settings_of(url="s3://prefix/a").source).scenes == ()
 
 
+def test_a_public_bucket_needs_no_credentials(tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_scenes(tmp_path / "scenes", DAYS[:1])
+    upload(endpoint, "public", root)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+
+    check_same(settings_of(url="s3://public"), settings_of(root=root), tmp_path, scenes=1)
+
+
 def test_a_file_that_was_replaced_in_the_store_is_read_again(
     tmp_path: Path, endpoint: str, use_endpoint: Callable[[str], None]
 ) -> None:
@@ -206,6 +219,72 @@ def test_files_of_a_web_folder_give_what_they_give_from_a_folder_whatever_fails(
         check_same(settings, settings_of(root=root), tmp_path)
 
     assert requests is None or requests.failed >= 2
+
+
+def test_products_of_a_web_folder_are_found_by_its_index(tmp_path: Path) -> None:
+    product = zipped(write_safe(tmp_path, {"B02_10m": b"a", "SCL_20m": b"b"}))
+    folder = write_safe(tmp_path, {"B02_10m": b"c", "SCL_20m": b"d"}, start="20221010T115411")
+    names = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    (tmp_path / "index.txt").write_text("\n".join(names))
+    with web_folder(tmp_path) as url:
+        scenes = find_scenes(settings_of(kind="sentinel2", url=url, index="index.txt").source).scenes
+
+    assert [scene.files[0].path.partition("/GRANULE")[0] for scene in scenes] == [
+        f"/vsizip/{{/vsicurl/{url}/{product.name}}}/{product.stem}.SAFE",
+        f"/vsicurl/{url}/{folder.name}",
+    ]
+    assert all(file.stamp and file.offset in (-0.1, None) for scene in scenes for file in scene.files)
+
+
+READ_BY_THREADS = """
+import json, sys
+from threading import Thread
+from configs import Settings
+from imagery.reading import SceneReader
+from imagery.sources import find_scenes, storage
+from tests.rasters import whole
+
+storage.FIRST_WAIT = 0.02
+settings = Settings.model_validate(json.loads(sys.argv[1]))
+(scene,) = find_scenes(settings.source, settings.locations).scenes
+
+def read() -> None:
+    for _ in range(3):
+        with SceneReader(scene, settings.source, settings.masks, settings.grid) as reader:
+            done.append(reader.read(whole(reader.grid)).values.sum())
+
+done = []
+threads = [Thread(target=read) for _ in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert len(done) == 9 and len(set(done)) == 1, done
+"""
+
+
+@pytest.mark.slow
+def test_threads_that_read_the_same_file_of_a_failing_server_do_not_wait_for_each_other_for_ever(
+    tmp_path: Path, endpoint: str, use_endpoint: Callable[[str], None]
+) -> None:
+    images = {
+        f"SR_B{band[2:]}": write_raster(tmp_path / "images" / f"{band}.tif", {band: numbers}, described=False, **LAYOUT)
+        for band, numbers in ground(SIDE, SIDE).items()
+    }
+    tarred(write_landsat(tmp_path / "products", images))
+    upload(endpoint, "threads", tmp_path / "products")
+    settings = settings_of(kind="landsat", url="s3://threads", names={band: f"B{band[2:]}" for band in BANDS})
+    with failing(endpoint, "503", tmp_path) as (url, _):
+        use_endpoint(url)
+
+        # A process of its own: what waits for ever here holds the lock that a time limit of pytest would need.
+        command = [
+            sys.executable,
+            "-c",
+            READ_BY_THREADS,
+            settings.model_copy(update={"locations": {}}).model_dump_json(),
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_web_folder_without_an_index_cannot_be_listed() -> None:
@@ -453,4 +532,3 @@ def test_gdal_gets_the_endpoint_that_other_tools_share(
     options = gdal_options(SourceSettings(url="s3://scenes"))
 
     assert {name: value for name, value in options.items() if name.startswith("AWS")} == expected
-    assert gdal_options(SourceSettings()) == {}
