@@ -71,7 +71,7 @@ def plan_ingest(
         if until and scene.acquired.date() > until:
             continue
         record, bad = catalog.get(scene), quarantine.get(scene)
-        if record and record.key == key and record.stamp == scene.stamp:
+        if record and record.key == key and record.stamp == scene.stamp and record.files == scene.files:
             unchanged += 1
         elif bad and bad.key == _trial_key(settings) and bad.stamp == scene.stamp and not retry_quarantined:
             quarantined += 1

@@ -19,10 +19,7 @@ from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
-
-import obstore
-from obstore.store import S3Store
+from urllib.parse import quote, unquote, urlsplit
 
 Fault = Literal["503", "truncated", "gone"]
 FORWARDED = ("content-type", "content-length", "content-range", "etag", "last-modified", "accept-ranges", "location")
@@ -98,21 +95,20 @@ def stac_api(
         yield url
 
 
-def upload(endpoint: str, bucket: str, root: Path) -> None:
+def upload(endpoint: str, bucket: str, root: Path, public: bool = False) -> None:
     """Put a folder into a bucket, which is made when it is not there."""
     parts = urlsplit(endpoint)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
-    connection.request(
-        "PUT", f"/{bucket}", headers={"Authorization": "AWS4-HMAC-SHA256 Credential=test/x/us-east-1/s3/x"}
-    )
-    connection.getresponse().read()
-    connection.close()
-    store = S3Store(
-        bucket, endpoint=endpoint, access_key_id="test", secret_access_key="test", client_options={"allow_http": True}
-    )
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            obstore.put(store, path.relative_to(root).as_posix(), path.read_bytes())
+    headers = {"Authorization": "AWS4-HMAC-SHA256 Credential=test/x/us-east-1/s3/x"}
+    if public:
+        headers["x-amz-acl"] = "public-read"
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    for name, content in [("", b""), *((f"/{path.relative_to(root).as_posix()}", path.read_bytes()) for path in files)]:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        connection.request("PUT", f"/{bucket}{quote(name)}", content, headers)
+        response = connection.getresponse()
+        answer = response.read()
+        assert response.status in (200, 409), answer  # 409: the bucket is there
+        connection.close()
 
 
 def free_port() -> int:

@@ -210,7 +210,7 @@ def whole_answer(ask: Callable[[], Answer]) -> Answer:
         try:
             return ask()
         except GenericError as error:
-            if "body" not in str(error):
+            if "response body" not in str(error):
                 raise
         time.sleep(FIRST_WAIT * 2**attempt)
     return ask()

@@ -22,6 +22,7 @@ MOST_METADATA = 32 << 20  # bytes; the largest metadata of a product has less th
 FIRST_WAIT = 0.5  # seconds before a remote read is tried again; doubled each time
 # What GDAL tries again: an answer that never came (0), and what servers say when they are busy or being restarted.
 PASSING = "0,408,429,500,502,503,504"
+REFUSED = (401, 403, 404)  # what will not be otherwise in a second
 MOST_ATTEMPTS = 4  # at a part of a file that GDAL has given up
 LOCKS = [RLock() for _ in range(4096)]  # files share them by chance, which costs a little time
 Read = TypeVar("Read")
@@ -125,7 +126,7 @@ def glob_expression(pattern: str) -> re.Pattern[str]:
     parts = []
     for token in re.findall(r"\*\*/|\*|\?|\[[^\]]+\]|[^*?\[]+|.", pattern):
         if token.startswith("[") and len(token) > 2:
-            parts.append("[" + token[1:-1].replace("\\", "\\\\").replace("^", "\\^") + "]")
+            parts.append(f"[{re.escape(token[1:-1])}]")
         else:
             parts.append({"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}.get(token, re.escape(token)))
     return re.compile("".join(parts))
@@ -171,8 +172,8 @@ def tried_again(
         before_again: What is done before it is read again; may fail in the same way.
 
     Raises:
-        SceneUnreachable: A remote file that still cannot be read.
-        SceneUnreadable: A file of this machine that cannot be read, or a remote one that is not there.
+        SceneUnreachable: A remote file that still cannot be read, or that the server does not give.
+        SceneUnreadable: A file of this machine that cannot be read.
     """
     if not remote:
         return read()
@@ -185,9 +186,9 @@ def tried_again(
                     before_again()
                 return read()
         except SceneUnreadable as error:
-            if "response code: 404" in str(error):
-                raise
             failure = error
+            if any(f"response code: {code}" in str(error) for code in REFUSED):
+                break
     raise SceneUnreachable(str(failure)) from failure
 
 

@@ -131,6 +131,34 @@ def test_files_in_an_object_store_give_what_they_give_from_a_folder_whatever_fai
     assert requests is None or requests.failed >= 2
 
 
+@pytest.mark.parametrize("fault", ["503", "truncated", "gone"])
+def test_a_listing_is_whole_although_every_second_request_fails(
+    tmp_path: Path, endpoint: str, use_endpoint: Callable[[str], None], fault: Fault
+) -> None:
+    products = [write_safe(tmp_path / "a", {"B02_10m": b"a"}, start=f"202406{day:02d}T100000") for day in range(1, 9)]
+    upload(endpoint, f"listing-{fault}", tmp_path / "a")
+    source = settings_of(kind="sentinel2", url=f"s3://listing-{fault}").source
+    with failing_proxy(endpoint, fault, tmp_path / "requests", every=2) as (url, requests):
+        use_endpoint(url)
+
+        listings = [find_scenes(source) for _ in range(3)]
+
+    assert [len(found.scenes) for found in listings] == [len(products)] * 3
+    assert [found.skipped for found in listings] == [()] * 3
+    assert requests.failed >= 20
+
+
+def test_pixels_come_although_every_second_request_is_refused(
+    tmp_path: Path, endpoint: str, use_endpoint: Callable[[str], None]
+) -> None:
+    root = write_scenes(tmp_path / "scenes", DAYS[:1])
+    upload(endpoint, "second", root)
+    with failing_proxy(endpoint, "503", tmp_path / "requests", every=2) as (url, _):
+        use_endpoint(url)
+
+        check_same(settings_of(url="s3://second"), settings_of(root=root), tmp_path, scenes=1)
+
+
 def test_a_prefix_is_the_root_of_the_names(tmp_path: Path, endpoint: str, use_endpoint: Callable[[str], None]) -> None:
     upload(endpoint, "prefix", write_scenes(tmp_path / "all" / "a" / "scenes").parents[1])
     use_endpoint(endpoint)
@@ -145,7 +173,7 @@ def test_a_prefix_is_the_root_of_the_names(tmp_path: Path, endpoint: str, use_en
 
 def test_a_public_bucket_needs_no_credentials(tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_scenes(tmp_path / "scenes", DAYS[:1])
-    upload(endpoint, "public", root)
+    upload(endpoint, "public", root, public=True)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -406,6 +434,31 @@ def test_items_of_an_api_may_not_point_at_this_machine(tmp_path: Path, href: str
     ((name, reason),) = found.skipped
     assert name == f"scene-{DAYS[1]}"
     assert "only http, https and s3 are opened" in reason
+
+
+def test_a_new_signature_is_kept_for_the_next_reading_and_nothing_is_read_for_it(tmp_path: Path) -> None:
+    root, workspace = write_scenes(tmp_path / "scenes"), Workspace(tmp_path / "workspace")
+    with (
+        web_folder(root) as behind,
+        failing_proxy(behind, "503", tmp_path / "requests", every=10**6) as (url, requests),
+    ):
+        settings = settings_of(kind="stac", root=tmp_path / "catalog")
+
+        def signed(signature: str) -> list[SceneRecord]:
+            items = items_of(url)
+            for one in items:
+                one["assets"]["image"]["href"] += f"?sig={signature}"
+            write_catalog(tmp_path / "catalog", items)
+            return ingest(settings, workspace)
+
+        first = signed("one")
+        asked = len(requests.seen)
+        second = signed("two")
+
+    assert all("sig=one" in path for _, path, _ in requests.seen)
+    assert len(requests.seen) == asked
+    assert all(record.files[0].path.endswith("?sig=two") for record in second)
+    assert [record.ingested_at for record in second] == [record.ingested_at for record in first]
 
 
 @pytest.mark.parametrize("where", ["http", "s3"])

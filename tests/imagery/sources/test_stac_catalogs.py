@@ -74,6 +74,7 @@ def test_catalogs_within_catalogs_are_walked_and_each_item_is_found_once(tmp_pat
     found = listing(root)
 
     assert [scene.acquired.day for scene in found.scenes] == [1, 2, 3]
+    assert found.skipped == ()
     assert listing(tmp_path).scenes == found.scenes  # the folder stands for the catalog in it
 
 
@@ -265,6 +266,13 @@ def test_a_reference_becomes_what_gdal_opens(tmp_path: Path, href: str, path: st
 @pytest.mark.parametrize("href", [f"{REMOTE}/B04.vrt", f"{REMOTE}/B04.vrt?x=.tif", f"{REMOTE}/B04", "./B04.gti"])
 def test_an_asset_of_another_format_is_no_band(tmp_path: Path, href: str) -> None:
     assert files(listing(one(tmp_path, {"B04": asset(href)}))) == {}
+
+
+def test_an_ending_behind_the_name_of_a_file_is_none(tmp_path: Path) -> None:
+    found = listing(one(tmp_path, {"B04": asset(f"{REMOTE}/B04.vrt#.tif")}))
+
+    assert found.scenes == ()
+    assert "only .tif, .tiff, .jp2, .j2k are opened" in found.skipped[0][1]
 
 
 def test_signatures_are_in_no_stamp_and_in_no_message(tmp_path: Path) -> None:
