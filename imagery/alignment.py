@@ -20,6 +20,7 @@ INLIER = 8.0  # a pixel fits when it is not further off than so many times the c
 # Below this, reference and scene have nothing in common. Mean over the bands, measured: 0.16 and more for 97 pairs of
 # the same ground, across seasons, haze and snow; 0.13 and less for 20 pairs of different towns.
 LEAST_EXPLAINED = 0.15
+ROUNDING = 0.01  # scales: where two images are the same, what is left of them is no difference
 ARRAYS = ("matrix", "offset", "gain", "residual", "unaligned", "explained")
 
 
@@ -138,7 +139,7 @@ def _judged(
     unaligned = deviation(pixels.scene - pixels.reference + (scene_centre - reference_centre)[:, None])
     explained = np.where(contrast > 0, 1 - np.square(left / np.where(contrast > 0, contrast, 1)), np.nan)
     # Measured from the closest quarter: a scale of the closest half would always find half of the pixels within it.
-    inliers = float((distance <= INLIER * np.quantile(distance, 0.25)).mean())
+    inliers = float((distance <= INLIER * max(np.quantile(distance, 0.25), ROUNDING)).mean())
     offset = scene_centre + fit.offset - fit.matrix @ reference_centre
     found = Alignment(
         bands, fit.matrix, offset, fit.gain, left, unaligned, explained, inliers, pixels.count, reason=None
@@ -162,7 +163,7 @@ def _reason(found: Alignment, scale: Floats, max_gain: float) -> str | None:
             f"the reference explains {share:.0%} of what is seen in the scene, {LEAST_EXPLAINED:.0%} are needed: they "
             "have little in common (cloud, haze, other ground, or no contrast at all)"
         )
-    if np.square(found.residual / scale).sum() > np.square(found.unaligned / scale).sum():
+    if np.square(found.residual / scale).sum() > np.square(found.unaligned / scale).sum() + ROUNDING**2:
         was, is_now = _words(found.bands, found.unaligned), _words(found.bands, found.residual)
         return f"mapped, the reference differs more from the scene ({is_now}) than as it is ({was})"
     if found.inliers < 0.5:
