@@ -194,12 +194,10 @@ def archive(root: Path) -> None:
         pixels, profile = dataset.read(), dataset.profile
 
     def write(name: str, numbers: np.ndarray, names: tuple[str, ...], **changes: Any) -> Path:
-        path = root / f"{name}.tif"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with rasterio.open(path, "w", **(profile | {"count": len(names)} | changes)) as target:
-            target.write(numbers)
-            target.descriptions = names
-        return path
+        like = {"crs": profile["crs"], "transform": profile["transform"], "compress": "deflate"}
+        known = {"nodata": "declared", "nodata_value": profile["nodata"]}
+        bands = dict(zip(names, numbers, strict=True))
+        return write_raster(root / f"{name}.tif", bands, **(like | known | changes))
 
     names = (*BANDS, "SCL")
     cut = write(f"meadow/{NIGHT}_b-cut", pixels, names)
@@ -249,7 +247,7 @@ def test_a_night_of_bad_scenes_is_finished_and_running_it_again_changes_no_file(
     assert "Traceback" not in ran.stderr
     summary = result(ran)
     reasons = {
-        f"meadow/{NIGHT}/2": [f"{NIGHT}_b-cut.tif", "cannot be opened"],
+        f"meadow/{NIGHT}/2": [f"{NIGHT}_b-cut.tif", "cannot be read"],
         f"meadow/{NIGHT}/3": [f"{NIGHT}_c-text.tif", "cannot be opened as GTiff"],
         f"meadow/{NIGHT}/4": ["no band B08", "found: B02, B03, B04, B11, SCL"],
         f"meadow/{NIGHT}/5": ["covers nothing of meadow"],
