@@ -7,16 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.io import DatasetWriter
-from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
-from configs.workspace import whole_file
 from imagery.errors import ImageryError, SceneUnreachable
 from imagery.grid import Grid
 from imagery.median import masked_median
-from imagery.outputs.heatmap import OPTIONS
+from imagery.outputs.cog import write_cog
 from imagery.reading import Pixels, SceneReader
 from imagery.records import SceneRecord
 
@@ -70,7 +66,7 @@ def write_composite(
         SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
     """
     valid = 0
-    with _cog(path, grid, (*bands, COUNT), tags) as dataset, _Members(members, open_member) as scenes:
+    with write_cog(path, grid, (*bands, COUNT), tags, **FAST) as dataset, _Members(members, open_member) as scenes:
         for window in windows(grid, scenes.block_rows, AT_ONCE // (4 * len(bands) * len(members))):
             shape = (int(window.height), int(window.width))
             stack = np.empty((len(members), len(bands), *shape), np.float32)
@@ -143,29 +139,3 @@ def _named(record: SceneRecord) -> Iterator[None]:
         raise
     except (ImageryError, OSError) as error:
         raise MemberUnreadable(record.scene_id, error) from error
-
-
-@contextmanager
-def _cog(path: Path, grid: Grid, names: tuple[str, ...], tags: dict[str, str]) -> Iterator[DatasetWriter]:
-    """A raster to write windows to, which becomes a COG when the block ends well."""
-    with whole_file(path) as temporary:
-        plain = temporary.with_name(temporary.stem + ".plain.tif")
-        profile = {
-            "driver": "GTiff",
-            "dtype": "float32",
-            "count": len(names),
-            "nodata": np.nan,
-            "crs": grid.crs,
-            "transform": grid.affine,
-            "width": grid.width,
-            "height": grid.height,
-            "bigtiff": "IF_SAFER",
-        }
-        try:
-            with rasterio.open(plain, "w", **profile) as dataset:
-                dataset.descriptions = names
-                dataset.update_tags(**tags)
-                yield dataset
-            copy_raster(plain, temporary, driver="COG", **OPTIONS, **FAST)
-        finally:
-            plain.unlink(missing_ok=True)

@@ -50,6 +50,7 @@ def _comparisons(size: int) -> NDArray[np.int64]:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
+# Compiled for whatever types it is called with, so that annotations would say nothing true.
 @njit(nogil=True, cache=True)
 def _median(stack, valid, count, comparisons, median):  # type: ignore[no-untyped-def]
     scenes, channels, pixels = stack.shape

@@ -116,6 +116,7 @@ def _value(buckets: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isnan(buckets), np.nan, bucket_values(np.nan_to_num(buckets).astype(np.int64)))
 
 
+# Compiled for whatever types it is called with, so that annotations would say nothing true.
 @njit(nogil=True, cache=True)
 def _tally(stored, causes, windows, valid, table, first, scale, offset, zero, found, sketch):  # type: ignore[no-untyped-def]
     local = np.zeros(sketch.size, np.uint32)

@@ -207,6 +207,7 @@ def _errors(warp: Warp, step: int) -> tuple[float, tuple[float, float] | None]:
     return float(off[known].max()), (float(rows_per_pixel), float(columns_per_pixel))
 
 
+# Compiled for whatever types it is called with, so that annotations would say nothing true.
 @njit(nogil=True, cache=True)
 def _interpolate(nodes, start, step, turn, middle, found):  # type: ignore[no-untyped-def]
     """Fill in the places between those that were computed, cell by cell."""

@@ -9,21 +9,12 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
-from configs.workspace import whole_file
 from imagery.grid import Grid, Tile
 from imagery.outputs.blending import RowBlender, Rows
+from imagery.outputs.cog import write_cog
 from imagery.statistics import BandStats
-
-OPTIONS = {
-    "compress": "ZSTD",
-    "predictor": "YES",
-    "blocksize": 256,
-    "overview_resampling": "AVERAGE",
-    "bigtiff": "IF_SAFER",
-}
 
 
 @contextmanager
@@ -43,29 +34,10 @@ def heatmap(
         tile_size: Side of a tile, pixels.
         stride: From one tile to the next, pixels; None is `tile_size`, less blends overlapping tiles.
     """
-    with whole_file(path) as temporary:
-        plain = temporary.with_name(temporary.stem + ".plain.tif")
-        profile = {
-            "driver": "GTiff",
-            "dtype": "float32",
-            "count": 1,
-            "nodata": np.nan,
-            "crs": grid.crs,
-            "transform": grid.affine,
-            "width": grid.width,
-            "height": grid.height,
-            "bigtiff": "IF_SAFER",
-        }
-        try:
-            with rasterio.open(plain, "w", **profile) as dataset:
-                dataset.set_band_description(1, description)
-                dataset.update_tags(**tags)
-                writer = HeatmapWriter(dataset, RowBlender(grid, tile_size, stride))
-                yield writer
-                writer.finish()
-            copy_raster(plain, temporary, driver="COG", **OPTIONS)
-        finally:
-            plain.unlink(missing_ok=True)
+    with write_cog(path, grid, (description,), tags) as dataset:
+        writer = HeatmapWriter(dataset, RowBlender(grid, tile_size, stride))
+        yield writer
+        writer.finish()
 
 
 class HeatmapWriter:

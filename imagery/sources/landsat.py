@@ -19,7 +19,7 @@ from shapely import MultiPolygon, Polygon
 from configs.schema import Area, SourceSettings
 from imagery.errors import ImageryError
 from imagery.sources.areas import footprint_of
-from imagery.sources.products import Family, Product, find_products, images_below
+from imagery.sources.products import Family, Product, day_in, find_products, images_below
 from imagery.sources.scene import Listing, SceneFile
 from imagery.sources.storage import Storage, read_whole
 
@@ -191,8 +191,4 @@ def _number(group: dict[str, str], name: str) -> float:
 
 
 def _day(name: str) -> date | None:
-    found = COMPACT.search(name)
-    try:
-        return datetime.strptime(found[1], "%Y%m%d").date() if found else None
-    except ValueError:
-        return None
+    return day_in(name, COMPACT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,15 @@ class Family:
     archives: str
     read: Callable[[Storage, str], list[Product]]
     day: Callable[[str], date | None]
+
+
+def day_in(name: str, expression: re.Pattern[str]) -> date | None:
+    """The day of acquisition in the name of a product, by the first group of an expression; None without one."""
+    found = expression.search(name)
+    try:
+        return datetime.strptime(found[1], "%Y%m%d").date() if found else None
+    except ValueError:
+        return None
 
 
 def find_products(source: SourceSettings, locations: Mapping[str, Area], family: Family) -> Listing:

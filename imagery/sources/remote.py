@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -64,7 +65,7 @@ def s3_store(bucket: str, client: dict[str, Any], retry: dict[str, Any]) -> S3St
     return S3Store(bucket, config=cast(Any, config), client_options=cast(Any, options), retry_config=cast(Any, retry))
 
 
-class _Listed:
+class _Listed(ABC):
     """Files whose names are known.
 
     Attributes:
@@ -100,8 +101,9 @@ class _Listed:
         except FAILURES as error:
             raise unreachable(f"{self.url}/{name}", error) from error
 
+    @abstractmethod
     def _list(self) -> list[str]:
-        raise NotImplementedError
+        """All names."""
 
 
 class ObjectStore(_Listed):

@@ -14,7 +14,7 @@ from configs.schema import SourceSettings
 from imagery.errors import ImageryError
 from imagery.sources import Listing, SceneFile, find_scenes
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 def archive(root: Path, *names: str) -> Path:
