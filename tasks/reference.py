@@ -77,7 +77,7 @@ class Usual:
 
 
 def usual_of(record: SceneRecord, settings: Settings, workspace: Workspace) -> Usual | None:
-    """What a scene is to be compared with; None when its place has no earlier clear scene.
+    """What a scene is to be compared with; None when its place has no earlier clear scene that can be read.
 
     A scene that cannot be compared is none the worse for it, so this never fails because of one.
     """

@@ -339,7 +339,7 @@ def _scene_views(night: Night, unknown: Sequence[SceneRecord], scored: Sequence[
 def _usual_words(usual: Usual | None) -> str:
     """How a scene lies to its reference."""
     if usual is None:
-        return "no earlier clear scene"
+        return "not compared: no earlier clear scene that can be read"
     registration, alignment = usual.alignment.registration, usual.alignment.alignment
     rows, cols = registration.correction
     if registration.reason:
