@@ -17,15 +17,10 @@ from imagery.simulate.landscape import FINE, Landscape
 from imagery.simulate.noise import FloatArray, fractal, smoothstep, stream
 from imagery.simulate.plan import Event, Plan
 from imagery.simulate.seasons import CROPS, FOREST
+from imagery.spectra import CHARCOAL, CUT_SOIL, DEMO, FILM_LOSS, FILM_SHEEN, MUD_WATER, ROOF, YARD
 
 STRIPE_PERIOD = 4  # every fourth column is off
 VISIBLE = 0.15  # a cell belongs to the event where its footprint is at least this strong
-
-CHARCOAL = (0.028, 0.033, 0.042, 0.070, 0.155)
-MUD_WATER = (0.066, 0.088, 0.088, 0.046, 0.018)
-CUT_SOIL = (0.068, 0.092, 0.122, 0.190, 0.275)
-YARD = (0.095, 0.108, 0.124, 0.160, 0.195)
-ROOF = (0.340, 0.350, 0.355, 0.365, 0.330)
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     "burn": (*FOREST, "heath", "meadow", "wheat", "barley", "rapeseed"),
@@ -204,16 +199,15 @@ def change_ground(ground: FloatArray, footprint: Footprint, day: date) -> None:
     if kind == "stripes":
         return
     if kind == "slick":
-        # a film smooths the waves, so less light is scattered back, and emulsion shines in the infrared
-        dark = np.array((0.42, 0.36, 0.24, 0.0, 0.0), dtype=np.float32)[:, None, None]
-        sheen = np.array((0.0, 0.002, 0.005, 0.020, 0.012), dtype=np.float32)[:, None, None]
+        dark = np.array(FILM_LOSS[:DEMO], dtype=np.float32)[:, None, None]
+        sheen = np.array(FILM_SHEEN[:DEMO], dtype=np.float32)[:, None, None]
         ground *= 1 - dark * amount
         ground += sheen * amount
         return
     target = {"burn": CHARCOAL, "flood": MUD_WATER, "clear_cut": CUT_SOIL, "new_buildings": YARD}[kind]
-    new = np.array(target, dtype=np.float32)[:, None, None] * np.ones_like(amount)
+    new = np.array(target[:DEMO], dtype=np.float32)[:, None, None] * np.ones_like(amount)
     if kind == "new_buildings":
-        roof = np.array(ROOF, dtype=np.float32)[:, None, None] * footprint.detail
+        roof = np.array(ROOF[:DEMO], dtype=np.float32)[:, None, None] * footprint.detail
         new = np.where(footprint.detail > 0, roof, new)
     elif kind == "clear_cut":
         new = new * footprint.detail

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from imagery.bands import find_common
+from imagery.bands import CENTRES, NAMES, SYSTEMS, find_common, find_wavelengths
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,29 @@ def test_common_names_are_found_and_sensors_are_not_mixed(bands: str, found: str
 
     assert find_common(bands.split()) == expected
     assert find_common(reversed(bands.split())) == expected
+
+
+@pytest.mark.parametrize(
+    ("bands", "found"),
+    [
+        ("B02 B8A B12 angle", "B02=492 B8A=865 B12=2194"),
+        ("b04 B08", "b04=665 B08=833"),
+        ("B2 B3 B4 B5 B6 B7", "B2=482 B3=561 B4=655 B5=865 B6=1609 B7=2201"),  # Landsat: B5 is near infrared
+        ("B2 B3 B4 B5 B8A B11", "B2=492 B3=560 B4=665 B5=704 B8A=865 B11=1612"),  # Sentinel-2: B5 is red edge
+        ("B2 B3 B4 B8", "B2=492 B3=560 B4=665"),  # as for `find_common`
+        ("SR_B4 ST_B10", "SR_B4=655"),
+        ("red nir08 swir16", "red=665 nir08=865 swir16=1610"),
+        ("VV", ""),
+    ],
+)
+def test_wavelengths_are_those_of_the_sensor_that_the_names_are_of(bands: str, found: str) -> None:
+    expected = {name: int(centre) for name, centre in (pair.split("=") for pair in found.split())}
+    assert find_wavelengths(bands.split()) == expected
+
+
+def test_every_band_with_a_common_name_has_a_wavelength() -> None:
+    for system, centres in zip(SYSTEMS, CENTRES, strict=True):
+        assert {name for names in system for name in names} <= set(centres)
+        order = [[centres[name] for name in names] for names in system]
+        assert len(order) == len(NAMES)
+        assert all(max(one) < min(other) for one, other in pairwise(order))
