@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -185,6 +185,54 @@ def latents(
 
 
 @app.command()
+def evaluate(
+    truth: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Masks (a GeoTIFF, a folder, or a pattern with {location} and {date}), polygons or labels of tiles.",
+        ),
+    ],
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    truth_kind: Annotated[
+        Literal["auto", "mask", "polygons", "labels"], typer.Option(help="What the truth is.")
+    ] = "auto",
+    complete: Annotated[
+        bool, typer.Option("--complete", help="What the truth does not mention is normal, instead of unknown.")
+    ] = False,
+    since: Day = None,
+    until: Day = None,
+    version: Annotated[str, typer.Option(help="The detector, e.g. v3.")] = "champion",
+    score: Annotated[str, typer.Option(help="The score that counts, or the name of another one.")] = "score",
+    against: Annotated[
+        str | None, typer.Option(metavar="SCORE|VERSION", help="Compare with another score or version.")
+    ] = None,
+    positive_share: Annotated[
+        float, typer.Option(help="A tile shows an event when more of its valid pixels do.")
+    ] = 0.1,
+    negative_share: Annotated[float, typer.Option(help="A tile shows none when at most this share does.")] = 0.0,
+    repetitions: Annotated[int, typer.Option(help="How often the bootstrap draws.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of these draws.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Hold scores in the workspace against a known truth: AP, AUROC, PRO, recall …, with intervals."""
+    shares = {"positive_share": positive_share, "negative_share": negative_share}
+    chosen = {"truth_kind": truth_kind, "complete": complete, "version": version, "score": score, "against": against}
+
+    def work(watch: Watch) -> Any:
+        from flows.evaluate import EvaluateRequest
+        from flows.evaluate import evaluate as flow
+
+        drawn = {"repetitions": repetitions, "seed": seed}
+        period = {"since": _day(since), "until": _day(until)}
+        return flow(watch, EvaluateRequest(truth=truth, **chosen, **shares, **drawn, **period))
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
 def catalog(
     workspace: Folder = DEFAULT_WORKSPACE,
     location: Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")] = None,
@@ -322,7 +370,7 @@ def _finish(
     except SettingsError as error:
         _fail(str(error), 2, as_json)
     except ValidationError as error:
-        _fail("; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors()), 2, as_json)
+        _fail("; ".join(_problem(problem["loc"], problem["msg"]) for problem in error.errors()), 2, as_json)
     except KeyboardInterrupt:
         _fail(STOPPED, 130, as_json)
     except Exception as error:
@@ -363,6 +411,12 @@ def _plain(result: Any) -> Any:
 
 def _text(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def _problem(where: tuple[int | str, ...], words: str) -> str:
+    """What is wrong with a value, with its name unless it is wrong only beside others."""
+    words = words.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, where))}: {words}" if where else words
 
 
 def _day(text: str | None) -> date | None:

@@ -13,7 +13,10 @@ from flows.drift import NightDrift
 from flows.ingest import IngestSummary
 from flows.nightly import NightlySummary
 from tasks.evaluate import Detection
+from tasks.evaluation import Evaluation
 from tasks.nights import NightRecord
+
+FEW_GROUPS = 10  # with fewer, a percentile bootstrap covers clearly less than it says
 
 
 @singledispatch
@@ -89,6 +92,42 @@ def _(result: DemoSummary, out: Console) -> None:
         out.print(f"Set aside {scene}: {reason}", markup=False, soft_wrap=True)
     out.print(f"{result.seconds:.0f} s, at most {result.peak_memory_gb:.1f} GB of memory.")
     out.print(f"[bold]Where to look next:[/] open {result.report}", soft_wrap=True)
+
+
+@show.register
+def _(result: Evaluation, out: Console) -> None:
+    left = result.left_out
+    out.print(
+        f"{result.score} of {result.detector_version}: {result.positives} of {result.tiles} tiles show an event, in "
+        f"{result.scenes} scenes of {result.locations} locations."
+    )
+    out.print(
+        f"Left out: {left.no_score} tiles without a score, {left.no_truth} without truth, {left.between} with too "
+        f"little of an event; {left.scenes} scenes without truth."
+    )
+    if result.regions:
+        masked = _share(result.regions.masked_share)
+        out.print(
+            f"Regions: {result.regions.counted}, and {result.regions.unseen} without a scored pixel; {masked} of their "
+            "pixels have no score."
+        )
+    table = Table("", "metric", "value (95 % interval)", box=None, pad_edge=False)
+    parts = {"": result.estimates} | {f"{name} ({one.positives})": one.estimates for name, one in result.kinds.items()}
+    if result.comparison:
+        parts[f"minus {result.comparison.against}"] = result.comparison.differences
+    for part, estimates in parts.items():
+        for name, estimate in estimates.items():
+            table.add_row(part, name.replace("_", " "), str(estimate))
+    out.print(table)
+    out.print(f"Intervals: {_drawn(result)}.")
+
+
+def _drawn(result: Evaluation) -> str:
+    """How the intervals came about, and what they are worth."""
+    if result.groups < 2:
+        return "none, since there is one date only"
+    few = "; so few give intervals that are too narrow" if result.groups < FEW_GROUPS else ""
+    return f"95 %, by drawing from {result.groups} {result.interval_by}s{few}"
 
 
 def _night_table(nights: list[NightRecord]) -> Table:

@@ -50,7 +50,7 @@ def run(
     Args:
         settings: Logged as parameters, and whole as `settings.json`.
         workspace: Holds the embedded database.
-        kind: What is done: train, calibrate, nightly, drift, validate; kept as the tag `tilewatch.kind`.
+        kind: What is done: train, calibrate, nightly, drift, validate, evaluate; kept as the tag `tilewatch.kind`.
         name: Shown in MLflow's list of runs.
         tags: Further tags.
         system_metrics: Log the use of processor, memory and GPU as well.

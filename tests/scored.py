@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
+from configs import Workspace
+from imagery.catalog import Catalog
 from imagery.grid import Grid, tile_ids
-from tests.rasters import NORTH, UTM, WEST
+from imagery.outputs import write_scores
+from tasks.truth import ScoredScene
+from tests.rasters import NORTH, UTM, WEST, write_raster
 
 HERE = Grid(UTM, (10, 0, WEST, 0, -10, NORTH), 200, 150)
 ACROSS_180 = Grid("EPSG:32660", (100, 0, 684_000, 0, -100, 6_000_000), 256, 64)
@@ -38,3 +45,39 @@ def scores_of(
         "calibration_id": "abc",
     }
     return gpd.GeoDataFrame(pd.DataFrame(columns), geometry=grid.footprints(table), crs="EPSG:4326")
+
+
+def write_scored(
+    workspace: Workspace,
+    marked: set[int],
+    *,
+    grid: Grid = HERE,
+    location: str = "here",
+    day: str = "2020-06-01",
+    version: str = "v1",
+    stride: int | None = None,
+    masked: NDArray[np.bool_] | None = None,
+    **columns: ArrayLike,
+) -> ScoredScene:
+    """Put a scored scene into a workspace: the grid of its place, scores, and the heatmap that belongs to them.
+
+    Args:
+        workspace: Where it is put.
+        marked: Tiles that are flagged, by their place in the list of tiles.
+        grid, location, day, stride: See `scores_of`.
+        version: The detector that scored.
+        masked: (H, W) pixels without a score, beside those of the tile without one.
+        columns: Further columns, e.g. `score_cva`, or other scores.
+    """
+    Catalog(workspace).settle_grid(location, grid)
+    table = scores_of(marked, grid, location, stride, day).assign(detector_version=version, **columns)
+    folder = workspace.scores / version / location
+    write_scores(folder / f"{day}.parquet", table)
+    heat = np.full((grid.height, grid.width), np.nan, dtype=np.float32)
+    for row in table.itertuples():
+        heat[row.row_off : row.row_off + row.height, row.col_off : row.col_off + row.width] = row.score
+    if masked is not None:
+        heat[masked] = np.nan
+    place = {"crs": grid.crs, "transform": grid.affine}
+    write_raster(folder / f"{day}_anomaly.tif", {"score": heat}, missing=np.isnan(heat), nodata="nan", **place)
+    return ScoredScene(location, f"{location}/{day}", date.fromisoformat(day), folder / f"{day}.parquet")
