@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date
 
-import mlflow
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs import Period, SettingsError
 from flows.parameters import Watch
 from flows.progress import progress
-from tasks import figures, registry, steps, tracking
+from flows.train import log_score_histograms
+from tasks import registry, steps, tracking
 from tasks.dataset import NothingToTrain
 from tasks.score import check_fit
 from tasks.suspects import is_suspect, suspects
-from tasks.train import observe_scenes, usable_scenes
+from tasks.train import observe_scenes, usable_scenes, with_calibrations
 from vae.calibration import Basis
 
 
@@ -87,21 +87,21 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
             raise SettingsError(str(error)) from None
     with tracking.run(settings, workspace, "calibrate", "calibrate", {"reason": request.reason}) as run:
         with progress("calibrate", len(scenes)) as counter:
-            scores, _ = observe_scenes(detector, scenes, settings, workspace, counter.at)
-        scores = scores[~is_suspect(scores, suspects(scenes, settings, workspace))]
-        days = scores["day"].tolist()
-        calibrated = detector.with_calibration(scores["score"].to_numpy(), days, settings.calibration, basis)
-        calibration = calibrated.required_calibration
+            uncalibrated = replace(detector, calibrations={})
+            scores, _ = observe_scenes(uncalibrated, scenes, settings, workspace, counter.at)
+            scores = scores[~is_suspect(scores, suspects(scenes, settings, workspace))]
+        made = with_calibrations(detector, scores, None, settings, basis, places=detector)
+        calibration = made.detector.required_calibration
         metadata = {**detector.metadata, "calibration_dates": list(calibration.dates)}
-        calibrated = replace(calibrated, metadata=metadata)
-        mlflow.log_figure(figures.score_histogram(scores["score"], calibration), "figures/scores.png")
+        calibrated = replace(made.detector, metadata=metadata)
+        log_score_histograms(replace(made, detector=calibrated))
         tracking.log_finite({"threshold": calibration.threshold, "calibration_tiles": calibration.tiles}, step=0)
         version = registry.register(calibrated, settings, request.reason or "calibrated again")
         run_id = str(run.info.run_id)
     return CalibrateSummary(
         detector_version=version,
         run_id=run_id,
-        calibration_id=calibration.calibration_id,
+        calibration_id=calibrated.calibration_id,
         basis=calibration.basis,
         tiles=calibration.tiles,
         dates=len(calibration.dates),

@@ -145,7 +145,7 @@ def _report_night(
     record = NightRecord(
         night=night.night,
         detector_version=version,
-        calibration_id=detector.required_calibration.calibration_id,
+        calibration_id=detector.calibration_id,
         scenes={scene.scene_id: scene.fingerprint for scene in night.scenes},
         unknown=tuple(scene.scene_id for scene in unknown),
         quarantined={bad.scene_id: bad.reason for bad in night.quarantined},
@@ -190,10 +190,9 @@ def _score(
 ) -> None:
     common = {"detector": folder, "detector_version": version, "settings": settings, "workspace": workspace}
     todo = [record for record in scenes if not score_files(workspace, version, record).complete]
-    shifts = {scene_id: found.alignment.registration.correction for scene_id, found in usual.items()}
     steps.for_each(
         steps.score_scene,
-        [{"record": record, "shift": shifts.get(record.scene_id, (0.0, 0.0)), **common} for record in todo],
+        [{"record": record, "usual": usual.get(record.scene_id), **common} for record in todo],
         settings,
         lambda one, failure: steps.set_aside("score", one["record"].scene, failure, settings, workspace).reason,
     )

@@ -29,11 +29,13 @@ from tasks.train import (
     Trained,
     calibrate_detector,
     check_request,
+    look_back,
     train_detector,
     trainable_scenes,
     usable_scenes,
 )
 from tasks.validate import Validation, validate_scenes
+from vae.scores import find
 from vae.training import EpochMetrics
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
     ingested = ingest_new(settings, workspace, _last_date(settings))
     with tracking.run(settings, workspace, "train", "train", {"reason": request.reason}, system_metrics=True) as run:
         validation = _validate(settings, workspace)
+        _look_back(settings, workspace)
         trained = _fit(settings, workspace, request.reason)
         staging = f"staging-{run.info.run_id}"
         try:
@@ -93,13 +96,13 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
     for check in validation.failed:
         if check.severity == "critical":
             quarantined.setdefault(check.scene_id, check.words)
-    last = trained.fitted.history[trained.fitted.best_epoch - 1]
+    first = trained.fitted[0] if trained.fitted else None
     summary = TrainSummary(
         detector_version=version,
         run_id=run_id,
-        epochs=len(trained.fitted.history),
-        best_epoch=trained.fitted.best_epoch,
-        elbo_held_out=last.elbo_held_out,
+        epochs=len(first.history) if first else 0,
+        best_epoch=first.best_epoch if first else 0,
+        elbo_held_out=first.history[first.best_epoch - 1].elbo_held_out if first else None,
         training_tiles=detector.metadata["training_tiles"],
         training_dates=len(detector.metadata["training_dates"]),
         calibration_tiles=calibration.tiles,
@@ -127,6 +130,15 @@ def _validate(settings: Settings, workspace: Workspace) -> Validation:
     split = split_scenes(settings, trainable_scenes(settings, workspace))
     check_request(settings, split, workspace)
     return validate_scenes(split.scenes, settings, workspace)
+
+
+def _look_back(settings: Settings, workspace: Workspace) -> None:
+    """What the past lets expect of each scene, when a score asks for it."""
+    names = (settings.score.name, settings.score.without_past, *settings.score.also)
+    if any("past" in find(name).needs for name in names):
+        scenes = split_scenes(settings, trainable_scenes(settings, workspace)).scenes
+        with progress("compare", len(scenes)) as counter:
+            look_back(scenes, settings, workspace, counter.at)
 
 
 def _fit(settings: Settings, workspace: Workspace, reason: str) -> Trained:
@@ -158,6 +170,13 @@ def _calibrate(trained: Trained, staging: str, settings: Settings, workspace: Wo
         return calibrate_detector(trained.detector, trained.split, settings, workspace, counter.at, keep)
 
 
+def log_score_histograms(calibrated: Calibrated) -> None:
+    """One figure a calibrated score, to the active run."""
+    for name, scores in calibrated.scores.items():
+        calibration = calibrated.detector.calibrations[name]
+        mlflow.log_figure(figures.score_histogram(scores, calibration), f"figures/scores-{name}.png")
+
+
 def _log(trained: Trained, calibrated: Calibrated, validation: Validation, settings: Settings) -> None:
     """Data, figures and checks of the training, to the active run."""
     split, detector = trained.split, calibrated.detector
@@ -183,15 +202,22 @@ def _log(trained: Trained, calibrated: Calibrated, validation: Validation, setti
     dataset = from_pandas(table, name=settings.name, digest=digest)
     mlflow.log_input(dataset, context="training")
     mlflow.log_table(table, "scenes.json")
-    mlflow.log_figure(figures.loss_curves(trained.fitted.history), "figures/loss.png")
-    mlflow.log_figure(figures.reconstructions(detector, trained.sample, settings.report.rgb), "figures/expected.png")
-    mlflow.log_figure(figures.score_histogram(calibrated.scores, calibration), "figures/scores.png")
+    for number, fitted in enumerate(trained.fitted):
+        mlflow.log_figure(
+            figures.loss_curves(fitted.history), f"figures/loss-{number}.png" if number else "figures/loss.png"
+        )
+    if trained.sample.expected is not None:
+        mlflow.log_figure(
+            figures.reconstructions(detector, trained.sample, settings.report.rgb), "figures/expected.png"
+        )
+    log_score_histograms(calibrated)
     metrics = {
         "threshold": calibration.threshold,
         "calibration_tiles": calibration.tiles,
         "training_tiles": detector.metadata["training_tiles"],
         "validation_failed": len(validation.failed),
         **{f"sigma_{band}": float(value) for band, value in zip(detector.bands, detector.sigma, strict=True)},
+        **{f"threshold_{name}": made.threshold for name, made in detector.calibrations.items()},
     }
     tracking.log_finite(metrics, step=0)
     mlflow.log_text(json.dumps(validation.result, default=str), "validation/validation.json")

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import AlignmentSettings
-from imagery.robust import Fit, Floats, PixelPairs, deviation, evenly, robust_fit
+from imagery.robust import Fit, Floats, PixelPairs, core_covariance, deviation, evenly, robust_fit
 
 INLIER = 8.0  # a pixel fits when it is not further off than so many times the closest quarter of the pixels
 # Below this, reference and scene have nothing in common. Mean over the bands, measured: 0.16 and more for 97 pairs of
 # the same ground, across seasons, haze and snow; 0.13 and less for 20 pairs of different towns.
 LEAST_EXPLAINED = 0.15
 ROUNDING = 0.01  # scales: where two images are the same, what is left of them is no difference
-ARRAYS = ("matrix", "offset", "gain", "residual", "unaligned", "explained")
+ARRAYS = ("matrix", "offset", "gain", "residual", "covariance", "unaligned", "explained")
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ class Alignment:
 
     Attributes:
         bands: Names of the C bands.
-        matrix: (C, C), scene ≈ matrix · reference + offset.
+        matrix: (C, C), scene ≈ matrix · reference + offset; (C, P) of a map from P predictors (`imagery.expected`).
         offset: (C,), physical units.
         gain: (C,) slope of each band of the scene against the same band of the reference.
         residual: (C,) robust standard deviation of scene minus mapped reference, physical units.
+        covariance: (C, C) robust covariance of the same, its diagonal the square of `residual`.
         unaligned: (C,) the same of scene minus reference as it is.
         explained: (C,) share of the scene's robust variance that the mapped reference explains; NaN without contrast.
         inliers: Share of the pixels that fit the map.
@@ -46,6 +47,7 @@ class Alignment:
     offset: Floats
     gain: Floats
     residual: Floats
+    covariance: Floats
     unaligned: Floats
     explained: Floats
     inliers: float
@@ -110,21 +112,23 @@ def align_pixels(
     scene: NDArray[np.floating[Any]],
     bands: Sequence[str],
     settings: AlignmentSettings,
+    baseline: Floats | None = None,
 ) -> Alignment:
     """Fit the map on pixels that were picked already.
 
     Args:
-        reference: (C, N) pixels valid in both, physical units; those with NaN are left out.
+        reference: (C, N) pixels valid in both, physical units; those with NaN are left out. Or (P, N) predictors.
         scene: (C, N) the same pixels of the scene.
         bands: Names of the C bands.
         settings: How many pixels are needed and used, and which gains are trusted.
+        baseline: (C, P) which predictors are the bands themselves: baseline · predictors is the reference as it is.
     """
     finite = np.flatnonzero(np.isfinite(reference).all(axis=0) & np.isfinite(scene).all(axis=0))
     if len(finite) < settings.min_pixels:
         reason = f"only {len(finite)} pixels are valid in both scene and reference, {settings.min_pixels} are needed"
-        return _identity(tuple(bands), len(finite), reason)
+        return _identity(tuple(bands), len(finite), reason, np.eye(len(bands)) if baseline is None else baseline)
     picked = finite[evenly(len(finite), settings.max_pixels)]
-    pixels = PixelPairs(reference[:, picked].astype(np.float64), scene[:, picked].astype(np.float64))
+    pixels = PixelPairs(reference[:, picked].astype(np.float64), scene[:, picked].astype(np.float64), baseline)
     fit, scale = robust_fit(pixels)
     return _judged(tuple(bands), pixels, fit, scale, settings)
 
@@ -134,15 +138,17 @@ def _judged(
 ) -> Alignment:
     """The map in the images' own units, what it leaves over, and whether it is to be trusted."""
     distance = np.sqrt(pixels.distance(fit, scale))
-    left, contrast = deviation(pixels.residual(fit)), deviation(pixels.scene)
+    residual, contrast = pixels.residual(fit), deviation(pixels.scene)
+    left, covariance = deviation(residual), core_covariance(residual)
     reference_centre, scene_centre = pixels.centres
-    unaligned = deviation(pixels.scene - pixels.reference + (scene_centre - reference_centre)[:, None])
+    between = scene_centre - pixels.baseline @ reference_centre
+    unaligned = deviation(pixels.scene - pixels.baseline @ pixels.reference + between[:, None])
     explained = np.where(contrast > 0, 1 - np.square(left / np.where(contrast > 0, contrast, 1)), np.nan)
     # Measured from the closest quarter: a scale of the closest half would always find half of the pixels within it.
     inliers = float((distance <= INLIER * max(np.quantile(distance, 0.25), ROUNDING)).mean())
     offset = scene_centre + fit.offset - fit.matrix @ reference_centre
     found = Alignment(
-        bands, fit.matrix, offset, fit.gain, left, unaligned, explained, inliers, pixels.count, reason=None
+        bands, fit.matrix, offset, fit.gain, left, covariance, unaligned, explained, inliers, pixels.count, reason=None
     )
     return replace(found, reason=_reason(found, scale, settings.max_gain))
 
@@ -171,12 +177,12 @@ def _reason(found: Alignment, scale: Floats, max_gain: float) -> str | None:
     return None
 
 
-def _identity(bands: tuple[str, ...], pixels: int, reason: str) -> Alignment:
+def _identity(bands: tuple[str, ...], pixels: int, reason: str, baseline: Floats) -> Alignment:
     """No map at all."""
     channels = len(bands)
-    unknown = np.full(channels, np.nan)
+    unknown, unrelated = np.full(channels, np.nan), np.full((channels, channels), np.nan)
     one, none = np.ones(channels), np.zeros(channels)
-    return Alignment(bands, np.diag(one), none, one, *(unknown,) * 3, float("nan"), pixels, reason)
+    return Alignment(bands, baseline, none, one, unknown, unrelated, unknown, unknown, float("nan"), pixels, reason)
 
 
 def _words(bands: Sequence[str], values: Floats) -> str:

@@ -66,7 +66,7 @@ def write_composite(
         SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
     """
     valid = 0
-    with write_cog(path, grid, (*bands, COUNT), tags, **FAST) as dataset, _Members(members, open_member) as scenes:
+    with write_cog(path, grid, (*bands, COUNT), tags, **FAST) as dataset, Members(members, open_member) as scenes:
         for window in windows(grid, scenes.block_rows, AT_ONCE // (4 * len(bands) * len(members))):
             shape = (int(window.height), int(window.width))
             stack = np.empty((len(members), len(bands), *shape), np.float32)
@@ -96,15 +96,26 @@ def windows(grid: Grid, block_rows: int, pixels: int) -> Iterator[Window]:
             yield Window(column, row, min(columns, grid.width - column), min(rows, grid.height - row))
 
 
-class _Members:
-    """The scenes of a composite, opened. They stay open unless they are too many files."""
+class Members:
+    """Some scenes of a place, opened together. They stay open unless they are too many files.
+
+    A context manager; used by the thread that entered it.
+
+    Args:
+        records: The scenes.
+        open_member: Opens a scene on the location's grid.
+
+    Raises:
+        MemberUnreadable: A scene that can no longer be opened, as it is entered.
+        SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
+    """
 
     def __init__(self, records: Sequence[SceneRecord], open_member: OpenMember) -> None:
         self._records, self._open = records, open_member
         self._stack, self._readers = ExitStack(), dict[str, SceneReader]()
         self.block_rows = 1
 
-    def __enter__(self) -> _Members:
+    def __enter__(self) -> Members:
         keep = sum(len(record.files) for record in self._records) <= MOST_FILES
         try:
             for record in self._records:
@@ -123,11 +134,20 @@ class _Members:
         self._stack.close()
 
     def read(self, window: Window) -> Iterator[Pixels]:
-        """A window of each scene."""
+        """A window of each scene, one at a time."""
         for record in self._records:
-            with _named(record), ExitStack() as stack:
-                kept = self._readers.get(record.scene_id)
-                yield (kept or stack.enter_context(self._open(record))).read(window)
+            yield self.read_one(record, window)
+
+    def read_one(self, record: SceneRecord, window: Window) -> Pixels:
+        """A window of one of the scenes.
+
+        Raises:
+            MemberUnreadable: A block that cannot be read.
+            SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
+        """
+        with _named(record), ExitStack() as stack:
+            kept = self._readers.get(record.scene_id)
+            return (kept or stack.enter_context(self._open(record))).read(window)
 
 
 @contextmanager

@@ -91,6 +91,11 @@ class Member:
     scene_id: str
     fingerprint: str
 
+    @classmethod
+    def of(cls, record: SceneRecord) -> Member:
+        """A scene of the catalog."""
+        return cls(record.scene_id, record.fingerprint)
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -155,7 +160,7 @@ class ReferenceReader:
 
 def reference_name(members: Sequence[SceneRecord], key: str, grid: Grid) -> str:
     """A digest of all that a reference is made of."""
-    made_of = [FORMAT, key, asdict(grid), [asdict(_member(record)) for record in members]]
+    made_of = [FORMAT, key, asdict(grid), [asdict(Member.of(record)) for record in members]]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
@@ -202,14 +207,10 @@ def build_reference(
     path = _file(workspace, location, name)
     tags = {"location": location, "reference": name, "scene_ids": ",".join(record.scene_id for record in members)}
     valid = write_composite(path, grid, bands, members, open_member, tags)
-    reference = Reference(location, path, tuple(map(_member, members)), bands, key, grid, valid)
+    reference = Reference(location, path, tuple(map(Member.of, members)), bands, key, grid, valid)
     record = {field: value for field, value in asdict(reference).items() if field != "path"}
     write_text(path.with_suffix(".json"), json.dumps(record, ensure_ascii=False))
     return reference
-
-
-def _member(record: SceneRecord) -> Member:
-    return Member(record.scene_id, record.fingerprint)
 
 
 def _file(workspace: Workspace, location: str, name: str) -> Path:

@@ -1,10 +1,13 @@
-"""A robust affine map between two sets of pixels, whatever became of a third of them.
+"""A robust affine map from some images to one of the same ground, whatever became of a third of its pixels.
 
 An MM-estimator (Yohai 1987). It starts from the best of a few trimmed fits (least trimmed squares with concentration
 steps, Rousseeuw & Van Driessen 2006), which fixes the scale of the residuals, and is refined with redescending weights
 (Geman & McClure 1987), under which pixels that do not fit count for nothing. Least squares as a start is not enough:
 where a third of a scene changed alike, the weights would settle between the two surfaces. What no such fit can tell
 from radiometry is an event that hit all pixels of one kind alike, since a map over all bands can follow it.
+
+What a band is predicted from may be the same bands of one earlier image, or many more: the bands of several images, and
+what surrounds a pixel. The *baseline* says which of these are the band itself.
 """
 
 from __future__ import annotations
@@ -44,6 +47,24 @@ def evenly(count: int, most: int) -> NDArray[np.int64]:
     return np.arange(count) if count <= most else np.arange(most) * count // most
 
 
+def core_covariance(residual: Floats, steps: int = 5) -> Floats:
+    """(C, C) covariance of (C, N) residuals around zero, whatever a few of them are.
+
+    Deviations are those of `deviation`. Correlations are weighted as pixels are in a refined fit, but by the distance
+    in units of the correlations themselves (Maronna 1976): else they would come out too small.
+    """
+    left = deviation(residual)
+    pixels = residual[:, evenly(residual.shape[1], MIDDLE)] / np.where(left > 0, left, 1)[:, None]
+    correlation = np.eye(len(left))
+    for _ in range(steps):
+        distance = (pixels * np.linalg.solve(correlation + 1e-6 * np.eye(len(left)), pixels)).mean(axis=0)
+        products = (pixels / np.square(1 + distance / SOFTNESS**2)) @ pixels.T
+        spread = np.sqrt(np.diagonal(products))
+        correlation = products / np.outer(np.where(spread > 0, spread, 1), np.where(spread > 0, spread, 1))
+        np.fill_diagonal(correlation, 1)
+    return correlation * np.outer(left, left)
+
+
 def deviation(values: Floats) -> Floats:
     """(C,) standard deviation from zero of (C, N) values, whatever a few of them are."""
     return MAD_TO_STD * np.median(np.abs(values), axis=1)
@@ -54,9 +75,9 @@ class Fit:
     """A map of centred pixels.
 
     Attributes:
-        matrix: (C, C), scene ≈ matrix · reference + offset.
+        matrix: (C, P), scene ≈ matrix · reference + offset.
         offset: (C,).
-        gain: (C,) slope of each band on itself alone.
+        gain: (C,) slope of each band on its baseline alone.
     """
 
     matrix: Floats
@@ -65,9 +86,17 @@ class Fit:
 
 
 class PixelPairs:
-    """Pixels of both images, (C, N) each, less their medians: sums of squares then lose no digits."""
+    """Pixels of both images, less their medians: sums of squares then lose no digits.
 
-    def __init__(self, reference: Floats, scene: Floats) -> None:
+    Args:
+        reference: (P, N) what the scene is predicted from.
+        scene: (C, N).
+        baseline: (C, P), baseline · reference is what each band looked like before; None when the reference has just
+            the scene's bands. Maps are shrunk towards it.
+    """
+
+    def __init__(self, reference: Floats, scene: Floats, baseline: Floats | None = None) -> None:
+        self.baseline = np.eye(len(scene)) if baseline is None else baseline
         self.centres = np.median(reference, axis=1), np.median(scene, axis=1)
         self.reference, self.scene = reference - self.centres[0][:, None], scene - self.centres[1][:, None]
         # Where the images are the same, any difference is an outlier, but its scale must be something to divide by.
@@ -104,34 +133,41 @@ class PixelPairs:
 class _Moments:
     """Weighted sums of pixels, added up piece by piece."""
 
-    def __init__(self, channels: int) -> None:
-        self.weight, self.sums, self.products = 0.0, np.zeros(2 * channels), np.zeros((2 * channels, 2 * channels))
+    def __init__(self, baseline: Floats) -> None:
+        self.baseline, size = baseline, sum(baseline.shape)
+        self.weight, self.sums, self.products = 0.0, np.zeros(size), np.zeros((size, size))
 
     def add(self, pixels: PixelPairs, weights: Floats) -> Self:
         """Add pixels with their (N,) weights."""
         both = np.concatenate([pixels.reference, pixels.scene])
-        weighted = both * weights
         self.weight += float(weights.sum())
-        self.sums += weighted.sum(axis=1)
-        self.products += both @ weighted.T
+        self.sums += both @ weights
+        both *= np.sqrt(weights)
+        self.products += both @ both.T  # of a matrix with itself: half of the work
         return self
 
     def fit(self) -> Fit:
-        """The least-squares map, shrunk towards the bands' own gains.
+        """The least-squares map, shrunk towards a gain of each band on its baseline.
 
         Bands are often nearly collinear; the map is then not unique, and without a bound its entries would be large,
         of both signs, and no use beyond the pixels it was fitted on.
         """
-        channels = len(self.sums) // 2
+        baseline, predictors = self.baseline, self.baseline.shape[1]
         mean = self.sums / self.weight
         covariance = self.products / self.weight - np.outer(mean, mean)
-        within, across = covariance[:channels, :channels], covariance[channels:, :channels]
+        within, across = covariance[:predictors, :predictors], covariance[predictors:, :predictors]
         variance = np.diagonal(within)
-        varies = variance > 1e-12 * max(variance.max(), 1e-12)
-        gain = np.where(varies, np.diagonal(across) / np.where(varies, variance, 1), 1.0)
-        ridge = np.diag(np.where(varies, RIDGE * variance, 1.0))  # a constant band explains nothing
-        matrix = np.diag(gain) + np.linalg.solve(within + ridge, (across - gain[:, None] * within).T).T
-        return Fit(matrix, mean[channels:] - matrix @ mean[:channels], gain)
+        own, shared = ((baseline @ within) * baseline).sum(axis=1), (across * baseline).sum(axis=1)
+        gain = np.where(_varies(own), shared / np.where(_varies(own), own, 1), 1.0)
+        start = gain[:, None] * baseline
+        ridge = np.diag(np.where(_varies(variance), RIDGE * variance, 1.0))  # a constant band explains nothing
+        matrix = start + np.linalg.solve(within + ridge, (across - start @ within).T).T
+        return Fit(matrix, mean[predictors:] - matrix @ mean[:predictors], gain)
+
+
+def _varies(variance: Floats) -> NDArray[np.bool_]:
+    """Which of some variances are more than rounding."""
+    return variance > 1e-12 * max(variance.max(), 1e-12)
 
 
 def _trimmed(pixels: PixelPairs) -> tuple[Fit, Floats]:
@@ -142,12 +178,13 @@ def _trimmed(pixels: PixelPairs) -> tuple[Fit, Floats]:
 
 def _starts(pixels: PixelPairs) -> list[Fit]:
     """Maps to start from: the same contrast, that of the quartiles, and least squares."""
-    channels = len(pixels.reference)
+    baseline, channels = pixels.baseline, len(pixels.scene)
     one, none = np.ones(channels), np.zeros(channels)
-    widths = [np.subtract(*np.quantile(image, (0.75, 0.25), axis=1)) for image in (pixels.reference, pixels.scene)]
+    both = baseline @ pixels.reference, pixels.scene
+    widths = [np.subtract(*np.quantile(image, (0.75, 0.25), axis=1)) for image in both]
     contrast = np.where(widths[0] > 0, widths[1] / np.where(widths[0] > 0, widths[0], 1), 1.0)
-    everything = _Moments(channels).add(pixels, np.ones(pixels.count)).fit()
-    return [Fit(np.diag(one), none, one), Fit(np.diag(contrast), none, contrast), everything]
+    everything = _Moments(baseline).add(pixels, np.ones(pixels.count)).fit()
+    return [Fit(baseline, none, one), Fit(contrast[:, None] * baseline, none, contrast), everything]
 
 
 def _concentrated(pixels: PixelPairs, fit: Fit, steps: int = 20) -> tuple[Fit, PixelPairs, float]:
@@ -160,7 +197,7 @@ def _concentrated(pixels: PixelPairs, fit: Fit, steps: int = 20) -> tuple[Fit, P
     for _ in range(steps):
         distance = pixels.distance(fit, pixels.scale(pixels.residual(fit)))
         core = pixels.some(np.argpartition(distance, size)[:size])
-        fit = _Moments(len(pixels.reference)).add(core, np.ones(size)).fit()
+        fit = _Moments(pixels.baseline).add(core, np.ones(size)).fit()
         width = np.sqrt(np.square(core.residual(fit)).mean(axis=1))
         before, volume = volume, float(np.log(np.maximum(width, pixels.smallest_scale)).sum())
         if before - volume < TOLERANCE:
@@ -172,7 +209,7 @@ def _refined(pixels: PixelPairs, fit: Fit, scale: Floats, steps: int = 50) -> Fi
     """Iteratively reweighted least squares with redescending weights, the scale staying as it is."""
     few = pixels.thinned(START)
     for _ in range(steps):
-        moments = _Moments(len(scale))
+        moments = _Moments(pixels.baseline)
         for start in range(0, pixels.count, CHUNK):
             part = pixels.some(slice(start, start + CHUNK))
             moments.add(part, 1 / np.square(1 + part.distance(fit, scale) / SOFTNESS**2))

@@ -37,13 +37,14 @@ def loss_curves(history: Sequence[EpochMetrics]) -> Figure:
 def reconstructions(detector: Detector, sample: Sample, rgb: tuple[str, str, str] | None) -> Figure:
     """A few training tiles above what the network expects of them."""
     bands = detector.bands
+    expected = sample.values if sample.expected is None else sample.expected
     shown = rgb or default_rgb(bands)
     limits = {band: tuple(ends) for band, ends in detector.metadata["rgb_limits"].items()}
     count = len(sample.values)
     figure = Figure(figsize=(1.5 * count, 3.4), layout="constrained")
     axes = figure.subplots(2, count, squeeze=False)
     for column in range(count):
-        for row, (name, values) in enumerate((("seen", sample.values), ("expected", sample.expected))):
+        for row, (name, values) in enumerate((("seen", sample.values), ("expected", expected))):
             axis = axes[row, column]
             axis.imshow(rgb_image(values[column], bands, shown, limits, sample.valid[column]), interpolation="nearest")
             axis.set_axis_off()

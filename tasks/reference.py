@@ -1,11 +1,12 @@
-"""References of places, and how a scene lies to the reference of its place: registered and radiometrically aligned."""
+"""What a scene is compared with: the reference of its place, and what the scenes that made it let expect of it."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ from imagery.alignment import Alignment, align_pixels
 from imagery.catalog import Catalog, SceneRecord, scene_file
 from imagery.composite import MemberUnreadable
 from imagery.errors import ImageryError
-from imagery.reference import Reference, build_reference, choose_members
+from imagery.expected import Expectation, PastReader, Transform, expect, open_past
+from imagery.reading import SceneReader
+from imagery.reference import Member, Reference, build_reference, choose_members
 from imagery.registration import ChipPair, Registration, chip_windows, register, sample_windows
 from imagery.robust import evenly
 from tasks.ingest import open_scene, reading_key
 
 log = logging.getLogger(__name__)
+
+EXPECTATION_FORMAT = 1  # of how one is fitted and kept; another number, and it is fitted again
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,48 @@ class SceneAlignment:
 
 @dataclass(frozen=True)
 class Usual:
-    """The reference of a scene's place on the day before, and how the scene lies to it."""
+    """The reference of a scene's place on the day before, and how the scene follows from it.
 
+    Attributes:
+        record: The scene.
+        reference: What the place looked like.
+        alignment: How the scene lies to it.
+        expectation: What the scenes of the reference, one by one, let expect of the scene.
+    """
+
+    record: SceneRecord
     reference: Reference
     alignment: SceneAlignment
+    expectation: Expectation
+
+    @contextmanager
+    def open_past(self, settings: Settings, workspace: Workspace) -> Iterator[PastReader | None]:
+        """Open what was to be expected of the scene; None when the expectation is not to be trusted.
+
+        A scene of the past that can no longer be opened is left out, and the others fitted again; when none is left, or
+        one cannot be reached just now, nothing is opened and the log says why.
+        """
+        with ExitStack() as stack:
+            try:
+                past = self._opened(stack, settings, workspace)
+            except ImageryError as error:
+                log.warning("%s is not compared with what was expected: %s", self.record.scene_id, error)
+                past = None
+            yield past
+
+    def _opened(self, stack: ExitStack, settings: Settings, workspace: Workspace) -> PastReader | None:
+        expectation, gone = self.expectation, set[str]()
+        while expectation.reason is None:
+            members = _records(expectation.members, self.record.location, workspace)
+            past = open_past(expectation, members, _opens(settings, workspace), self.reference.grid)
+            try:
+                return stack.enter_context(past)
+            except MemberUnreadable as error:
+                log.warning("%s", error)
+                gone.add(error.scene_id)
+            registration = self.alignment.registration
+            expectation = expect_scene(self.record, self.reference, registration, settings, workspace, gone)
+        return None
 
 
 def usual_of(record: SceneRecord, settings: Settings, workspace: Workspace) -> Usual | None:
@@ -85,7 +128,9 @@ def usual_of(record: SceneRecord, settings: Settings, workspace: Workspace) -> U
         reference = reference_for(record.location, record.day, settings, workspace)
         if reference is None:
             return None
-        return Usual(reference, align_scene(record, reference, settings, workspace))
+        alignment = align_scene(record, reference, settings, workspace)
+        expectation = expect_scene(record, reference, alignment.registration, settings, workspace)
+        return Usual(record, reference, alignment, expectation)
     except ImageryError as error:
         log.warning("%s is not compared with its reference: %s", record.scene_id, error)
         return None
@@ -122,7 +167,7 @@ def reference_for(location: str, day: date, settings: Settings, workspace: Works
                     settings.source.bands,
                     key,
                     grid,
-                    lambda record: open_scene(record.scene, settings, workspace),
+                    _opens(settings, workspace),
                 )
             except MemberUnreadable as error:
                 log.warning("%s", error)
@@ -172,6 +217,78 @@ def align_scene(record: SceneRecord, reference: Reference, settings: Settings, w
     found = SceneAlignment(record.scene_id, record.fingerprint, reference.name, key, registration, alignment)
     write_text(path, found.to_json())
     return found
+
+
+def expect_scene(
+    record: SceneRecord,
+    reference: Reference,
+    registration: Registration,
+    settings: Settings,
+    workspace: Workspace,
+    without: Collection[str] = (),
+) -> Expectation:
+    """Fit what the scenes of a reference let expect of a scene, unless that was done; it is kept beside the reference.
+
+    A scene that can no longer be read is left out.
+
+    Args:
+        record: The scene, from the catalog.
+        reference: The reference of its location.
+        registration: How far the scene lies off; it is moved by the correction.
+        settings: How scenes are read and compared.
+        workspace: Where the scenes are catalogued.
+        without: `scene_id` of scenes that are left out.
+
+    Raises:
+        ImageryError: The scene cannot be read, or none of the others can.
+    """
+    path = scene_file(workspace.reference, record, "_expected.json")
+    bands, transform = settings.source.bands, Transform.of(settings.normalise)
+    chosen = [member for member in reference.members if member.scene_id not in without]
+    members = _records(chosen, record.location, workspace)
+    while members:
+        made_of = [
+            EXPECTATION_FORMAT,
+            record.fingerprint,
+            [asdict(Member.of(member)) for member in members],
+            reading_key(settings),
+            settings.alignment.model_dump_json(),
+            asdict(transform),
+            list(registration.correction),
+        ]
+        known = _known_expectation(path, made_of)
+        if known:
+            return known
+        try:
+            with open_scene(record.scene, settings, workspace, registration.correction) as scene:
+                found = expect(scene, members, _opens(settings, workspace), bands, transform, settings.alignment)
+        except MemberUnreadable as error:
+            log.warning("%s", error)
+            members = [member for member in members if member.scene_id != error.scene_id]
+            continue
+        content = {"scene_id": record.scene_id, "made_of": made_of, "expectation": found.to_record()}
+        write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False))
+        return found
+    raise ImageryError(f"no scene of the reference {reference.path} can be read any more")
+
+
+def _known_expectation(path: Path, made_of: list[Any]) -> Expectation | None:
+    """What was found before; nothing when it was made of anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Expectation.from_record(content["expectation"]) if content["made_of"] == made_of else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _records(members: Collection[Member], location: str, workspace: Workspace) -> list[SceneRecord]:
+    """What the catalog has of some scenes, oldest first."""
+    names = {member.scene_id for member in members}
+    return [record for record in Catalog(workspace).scenes([location]) if record.scene_id in names]
+
+
+def _opens(settings: Settings, workspace: Workspace) -> Callable[[SceneRecord], SceneReader]:
+    return lambda record: open_scene(record.scene, settings, workspace)
 
 
 def _known(path: Path) -> SceneAlignment | None:

@@ -51,7 +51,7 @@ def register(detector: Detector, settings: Settings, reason: str) -> str:
                 code_paths=[str(ROOT / "vae"), str(ROOT / "configs")],
                 signature=_signature(detector),
                 pip_requirements=["torch", "numpy", "scipy", "pandas", "safetensors", "pydantic", "pyyaml"],
-                metadata={"calibration_id": detector.calibration.calibration_id if detector.calibration else ""},
+                metadata={"calibration_id": detector.calibration_id},
             )
     version = mlflow.register_model(info.model_uri, settings.name, tags={DIGEST_TAG: digest, "reason": reason})
     client.set_registered_model_alias(settings.name, CHAMPION, version.version)

@@ -11,21 +11,22 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from configs import Settings, Workspace
 from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
 from imagery.errors import ImageryError
-from imagery.tiles import read_tiles
+from imagery.truth import open_heatmap
 from tasks import pages, pictures, views
 from tasks.drift import Drift
 from tasks.ingest import open_scene
 from tasks.nights import Night, NightRecord, night_folder
+from tasks.observe import observe, opened
 from tasks.reference import Usual
-from tasks.score import score_batch, score_files
+from tasks.score import read_nights, score_files
 from tasks.validate import Check, Validation
+from vae.calibration import NightLevel
 from vae.detector import Detector
 from vae.drift import REPORTED_ONLY
 
@@ -35,10 +36,11 @@ HISTORY_NIGHTS = 30
 
 @dataclass(frozen=True)
 class Scored:
-    """A scored scene and its table of scores."""
+    """A scored scene, its table of scores, and how it was judged as a whole."""
 
     record: SceneRecord
     scores: gpd.GeoDataFrame
+    nights: Mapping[str, NightLevel]
     heatmap: Path
     usual: Usual | None
 
@@ -63,7 +65,8 @@ def read_scores(
     for record in scenes:
         files = score_files(workspace, detector_version, record)
         scores = gpd.read_parquet(files.scores)
-        found.append(Scored(record, scores, files.heatmap, usual.get(record.scene_id)))
+        nights = read_nights(files.profile)
+        found.append(Scored(record, scores, nights, files.heatmap, usual.get(record.scene_id)))
     return found
 
 
@@ -110,7 +113,9 @@ def write_report(
                 maps[scene.record.location] = _map(scene, detector, settings, workspace)
         except ImageryError:  # the numbers are kept in the score files; the page goes without pictures
             evidence = {}
-        flag_views += [_flag_view(row, scene, evidence.get(row["tile_id"]), history) for _, row in mine.iterrows()]
+        flag_views += [
+            _flag_view(row, scene, detector, evidence.get(row["tile_id"], {}), history) for _, row in mine.iterrows()
+        ]
     view = views.NightView(
         name=settings.name,
         night=night.night.isoformat(),
@@ -156,14 +161,6 @@ def check_views(checks: Sequence[Check]) -> list[views.CheckView]:
     ]
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """Pictures of a flagged tile, and each band's share of the error."""
-
-    pictures: dict[str, str]
-    band_errors: dict[str, float]
-
-
 def _ranked(flags: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
     """All flags of the night, the least likely first."""
     if not flags:
@@ -176,7 +173,7 @@ def _ranked(flags: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
 
 def _evidence(
     scene: Scored, flags: gpd.GeoDataFrame, detector: Detector, settings: Settings, workspace: Workspace
-) -> dict[str, _Evidence]:
+) -> dict[str, dict[str, str]]:
     """Pictures of the flagged tiles of a scene, by tile id."""
     if flags.empty:
         return {}
@@ -185,40 +182,47 @@ def _evidence(
     location = scene.record.location
     places = set(zip(flags["row_off"], flags["col_off"], strict=True))
     found = {}
+
+    def picture(values: NDArray[np.float32], valid: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
+        window = (slice(0, size[0]), slice(0, size[1]))
+        return pictures.rgb_image(values[:, *window], detector.bands, rgb, limits, valid[window])
+
     with ExitStack() as stack:
-        reader = stack.enter_context(open_scene(scene.record.scene, settings, workspace, scene.shift))
+        opened_scene = stack.enter_context(opened(scene.record, detector, scene.usual, settings, workspace))
         reference = stack.enter_context(scene.usual.reference.open()) if scene.usual else None
-        for batch in read_tiles(reader, detector.tile_size, settings.grid.stride, only=places):
-            scores = score_batch(detector, batch, location)
-            expected = detector.expected(batch.values, batch.valid)
-            shares = _band_shares(detector, batch.values, expected, batch.valid)
+        heat = stack.enter_context(open_heatmap(scene.heatmap, opened_scene.grid, location))
+        for batch, scores in observe(detector, opened_scene, settings.grid.stride, places):
+            model = detector.expected(batch.values, batch.valid) if detector.networks else None
             for index, tile in enumerate(batch.tiles):
-                window = (slice(0, tile.height), slice(0, tile.width))
-                valid = batch.valid[index][window]
-                seen = pictures.rgb_image(batch.values[index][:, *window], detector.bands, rgb, limits, valid)
-                model = pictures.rgb_image(expected[index][:, *window], detector.bands, rgb, limits, valid)
-                heat = pictures.heat_image(scores.heatmap[index][window], 0.0, high)
-                images = {"true colour": seen}
+                tile_id, size = tile.tile_id(location), (tile.height, tile.width)
+                valid = batch.valid[index]
+                images = {"true colour": picture(batch.values[index], valid, size)}
                 if scene.usual and reference:
                     before, count = reference.read(tile.window)
                     before = scene.usual.alignment.alignment.apply(before)
-                    images["usual"] = pictures.rgb_image(before, detector.bands, rgb, limits, count > 0)
-                images |= {"expected": model, "heatmap": heat}
-                found[tile.tile_id(location)] = _Evidence(
-                    {name: pictures.png_data_uri(image) for name, image in images.items()},
-                    dict(zip(detector.bands, shares[index].tolist(), strict=True)),
-                )
+                    images["usual"] = picture(before, count > 0, size)
+                if batch.past is not None and scores.kind[index] == detector.score_settings.name:
+                    images["expected"] = picture(batch.past.values[index], batch.past.valid[index], size)
+                elif model is not None:
+                    images["expected"] = picture(model[index], valid, size)
+                images["heatmap"] = pictures.heat_image(heat(tile.window), 0.0, high)
+                found[tile_id] = {name: pictures.png_data_uri(image) for name, image in images.items()}
     return found
 
 
-def _band_shares(
-    detector: Detector, values: NDArray[np.float32], expected: NDArray[np.float32], valid: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """(N, C) share of each band in the squared error of each tile, in the units that are scored."""
-    mask = torch.from_numpy(valid)
-    seen, model = (detector.normalisation.apply(torch.from_numpy(array), mask) for array in (values, expected))
-    errors = (seen - model).square().sum(dim=(2, 3)).double().numpy()
-    return np.asarray(errors / np.maximum(errors.sum(axis=1, keepdims=True), 1e-12))
+def _shares(row: pd.Series, columns: Mapping[str, str]) -> dict[str, float]:
+    """Shares that were worked out with the score, by name; those that are not known are left out."""
+    found = {name: row[column] for name, column in columns.items() if column in row.index}
+    return {name: float(value) for name, value in found.items() if pd.notna(value)}
+
+
+def _judged_words(row: pd.Series, detector: Detector) -> str:
+    """What a reader should know of how a tile was judged."""
+    if row["basis"] == "in_scene":
+        return "judged by the other tiles of its scene alone: the p-value is not calibrated"
+    if row["kind"] != detector.score_settings.name:
+        return f"looked at alone, by {row['kind']}: its past does not show it"
+    return ""
 
 
 def _map(scene: Scored, detector: Detector, settings: Settings, workspace: Workspace) -> str:
@@ -255,7 +259,11 @@ def _heat_limit(detector: Detector) -> float:
 
 
 def _flag_view(
-    row: pd.Series, scene: Scored, evidence: _Evidence | None, history: dict[str, list[tuple[str, float]]]
+    row: pd.Series,
+    scene: Scored,
+    detector: Detector,
+    images: Mapping[str, str],
+    history: dict[str, list[tuple[str, float]]],
 ) -> views.FlagView:
     centre = row["geometry"].centroid
     return views.FlagView(
@@ -268,8 +276,12 @@ def _flag_view(
         latitude=centre.y,
         longitude=centre.x,
         valid_fraction=row["valid_fraction"],
-        pictures=evidence.pictures if evidence else {},
-        band_errors=evidence.band_errors if evidence else {},
+        pictures=images,
+        band_errors=_shares(row, {band: f"off_{number}" for number, band in enumerate(detector.bands)}),
+        parts=_shares(
+            row, {str(name).removeprefix("part_"): str(name) for name in row.index if str(name).startswith("part_")}
+        ),
+        judged=_judged_words(row, detector),
         history=[*history.get(row["tile_id"], []), (row["acquired"].date().isoformat(), row["score"])],
         heatmap_file=scene.heatmap.name,
         window=_window(row, scene),
@@ -303,6 +315,7 @@ def _scene_views(night: Night, unknown: Sequence[SceneRecord], scored: Sequence[
     found = []
     for scene in scored:
         numbers = scene.scores["score"].dropna()
+        whole = next(iter(scene.nights.values()), None)
         found.append(
             views.SceneView(
                 location=scene.record.location,
@@ -310,10 +323,11 @@ def _scene_views(night: Night, unknown: Sequence[SceneRecord], scored: Sequence[
                 tiles=len(scene.scores),
                 scored=len(numbers),
                 flags=int(scene.scores["flagged"].sum()),
-                level=float(numbers.median()) if len(numbers) else None,
+                level=whole.level if whole else None,
                 cloud_fraction=scene.record.cloud_fraction,
                 status="scored" if len(numbers) else "too cloudy",
                 usual=_usual_words(scene.usual),
+                alarm="; ".join(level.alarm for level in scene.nights.values() if level.alarm),
             )
         )
     for record in unknown:
@@ -350,8 +364,14 @@ def _usual_words(usual: Usual | None) -> str:
         moved = "lies where it should"
     gains = f"gain {alignment.gain.min():.2f} to {alignment.gain.max():.2f}"
     light = f"not aligned: {alignment.reason}" if alignment.reason else gains
-    count = len(usual.reference.members)
-    return f"{count} {'scene' if count == 1 else 'scenes'}; {moved}; {light}"
+    count, expectation = len(usual.reference.members), usual.expectation
+    if expectation.reason:
+        expected = f"looked at alone: {expectation.reason}"
+    elif expectation.confirms and expectation.witness:
+        expected = f"confirmed by {expectation.witness.scene_id}"
+    else:
+        expected = "not confirmed by an earlier scene"
+    return f"{count} {'scene' if count == 1 else 'scenes'}; {moved}; {light}; {expected}"
 
 
 def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> views.DriftView:
@@ -374,7 +394,7 @@ def _details(detector: Detector) -> dict[str, str]:
     dates = about["training_dates"]
     return {
         "score": f"{detector.score_settings.name}, {detector.score_settings.pool} over the valid pixels of a tile"
-        + (", as a multiple of what is usual there" if detector.levels else ""),
+        + ", as a multiple of what is usual there on that night",
         "bands": ", ".join(detector.bands),
         "trained on": f"{about['training_tiles']} tiles of {len(dates)} dates, {dates[0]} to {dates[-1]}",
         "calibrated on": f"{calibration.tiles} tiles of {len(calibration.dates)} dates",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import geopandas as gpd
@@ -13,17 +15,24 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from configs import Settings, Workspace
 from configs.workspace import safe_name, whole_file, write_text
 from imagery.catalog import SceneRecord, scene_file
 from imagery.outputs import heatmap, write_heatmap_style, write_item, write_scores
-from imagery.reading import SceneReader
-from imagery.tiles import TileBatch, read_tiles
-from tasks.ingest import open_scene, reading_key
-from vae.detector import BATCH, Detector, TileScores
+from imagery.tiles import TileBatch
+from tasks.ingest import reading_key
+from tasks.observe import observe, opened
+from tasks.reference import Usual
+from vae.calibration import NightLevel
+from vae.detector import Detector
 from vae.drift import Profile
 from vae.errors import DetectorError
+from vae.judgement import SceneJudgement
+from vae.tile_scores import TileScores
+
+NUMBERS = {"level", "spread", "p_value", "spread_p_value"}  # of a night; not known is null
 
 
 @dataclass(frozen=True)
@@ -66,27 +75,13 @@ def latents_file(workspace: Workspace, detector_version: str, record: SceneRecor
     return scene_file(workspace.latents / safe_name(detector_version), record, ".parquet")
 
 
-def observe(
-    detector: Detector, reader: SceneReader, stride: int | None, calibrated: bool
-) -> Iterator[tuple[TileBatch, TileScores]]:
-    """Every tile of a scene with what the detector says of it: the one way tiles meet a detector."""
-    for batch in read_tiles(reader, detector.tile_size, stride, at_least=BATCH):
-        yield batch, score_batch(detector, batch, reader.scene.location, calibrated)
-
-
-def score_batch(detector: Detector, batch: TileBatch, location: str, calibrated: bool = True) -> TileScores:
-    """What the detector says of some tiles of a location."""
-    places = [tile.tile_id(location) for tile in batch.tiles]
-    return detector.score(batch.values, batch.valid, places=places, area=batch.area, calibrated=calibrated)
-
-
 def score_scene(
     record: SceneRecord,
     detector: Detector,
     detector_version: str,
     settings: Settings,
     workspace: Workspace,
-    shift: tuple[float, float] = (0.0, 0.0),
+    usual: Usual | None = None,
 ) -> SceneScores:
     """Score a scene, unless its files are there already.
 
@@ -96,10 +91,10 @@ def score_scene(
         detector_version: Its version, e.g. "v3"; names the folder, and stands in every row.
         settings: How the scene is read.
         workspace: Where the scene is catalogued and its scores are kept.
-        shift: (rows, columns) that the scene is moved by first, to lie on its reference.
+        usual: What the scene is compared with; None to look at it alone.
 
     Returns:
-        Where its files are. The same scene, detector and shift give the same bytes.
+        Where its files are. The same scene, detector and past give the same bytes.
 
     Raises:
         ImageryError: The scene can no longer be read.
@@ -109,31 +104,67 @@ def score_scene(
     if files.complete:
         return files
     check_fit(detector, settings)
-    rows, latents, profile = [], [], Profile()
+    rows, latents, profile, tiles = [], [], Profile(), []
     calibration = detector.required_calibration
-    origin = {"detector_version": detector_version, "calibration_id": calibration.calibration_id}
-    tags = origin | {"scene_id": record.scene_id, "shift": f"{shift[0]:g},{shift[1]:g}"}
+    origin = {"detector_version": detector_version, "calibration_id": detector.calibration_id}
     tiling = detector.tile_size, settings.grid.stride
-    with open_scene(record.scene, settings, workspace, shift) as reader:
-        grid = reader.grid
+    with opened(record, detector, usual, settings, workspace) as scene, _kept(workspace) as maps:
+        grid = scene.grid
         geometry = grid.footprints(grid.tile_table(*tiling))
+        for batch, scores in observe(detector, scene, settings.grid.stride):
+            tiles += batch.tiles
+            maps.add(scores.heatmap)
+            rows.append(_rows(batch, scores, record))
+            latents.append(latent_rows(batch, scores, record))
+            counts = detector.histograms(batch.values, batch.valid, scores)
+            profile = profile.add(record.location, record.day, counts)
+        table = gpd.GeoDataFrame(pd.concat(rows, ignore_index=True), geometry=geometry, crs="EPSG:4326")
+        judged = detector.judge(table["kind"].to_numpy(object), table["raw"].to_numpy(), table["tile_id"].tolist())
+        shift = usual.alignment.registration.correction if usual else (0.0, 0.0)
+        tags = origin | {"scene_id": record.scene_id, "shift": f"{shift[0]:g},{shift[1]:g}"}
         with heatmap(files.heatmap, grid, detector.score_settings.name, tags, *tiling) as image:
-            for batch, scores in observe(detector, reader, settings.grid.stride, calibrated=True):
-                for tile, values in zip(batch.tiles, scores.heatmap, strict=True):
-                    image.add(tile, values)
-                rows.append(_rows(batch, scores, record))
-                latents.append(latent_rows(batch, scores, record))
-                counts = detector.histograms(batch.values, batch.valid, scores)
-                profile = profile.add(record.location, record.day, counts)
-    table = gpd.GeoDataFrame(pd.concat(rows, ignore_index=True), geometry=geometry, crs="EPSG:4326")
-    table = table.assign(**origin)
+            for index, tile in enumerate(tiles):
+                image.add(tile, judged.relative(maps[index], index))
+    table = _judged(table, judged).assign(**origin)
     write_latents(files.latents, latents, record)
     write_scores(files.scores, table)
     write_heatmap_style(files.style, usual=calibration.median, threshold=calibration.threshold)
     linked = {"heatmap": files.heatmap, "scores_file": files.scores, "latents": files.latents}
     write_item(files.item, table, grid, record.valid_fraction, **linked)
-    write_profile(files.profile, profile, record)
+    write_profile(files.profile, profile, record, judged.nights)
     return files
+
+
+class _KeptMaps:
+    """Heatmaps of tiles in a file, until the scene as a whole is judged."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._shape, self._offsets = path.open("w+b"), (0, 0), 0
+
+    def add(self, maps: NDArray[np.float32]) -> None:
+        """Keep (N, S, S) maps."""
+        self._shape = (maps.shape[1], maps.shape[2])
+        self._file.write(np.ascontiguousarray(maps, np.float32).tobytes())
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        size = 4 * self._shape[0] * self._shape[1]
+        self._file.seek(index * size)
+        return np.frombuffer(self._file.read(size), np.float32).reshape(self._shape)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@contextmanager
+def _kept(workspace: Workspace) -> Iterator[_KeptMaps]:
+    workspace.cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="heatmap-", dir=workspace.cache) as folder:
+        maps = _KeptMaps(Path(folder) / "maps.float32")
+        try:
+            yield maps
+        finally:
+            maps.close()
 
 
 def check_fit(detector: Detector, settings: Settings) -> None:
@@ -154,11 +185,12 @@ def check_fit(detector: Detector, settings: Settings) -> None:
         )
 
 
-def write_profile(path: Path, profile: Profile, record: SceneRecord) -> None:
-    """Write what drift is measured on."""
+def write_profile(path: Path, profile: Profile, record: SceneRecord, nights: Mapping[str, NightLevel]) -> None:
+    """Write what drift is measured on, and how the scene as a whole was judged."""
     about, arrays = profile.to_arrays()
     lists = {name: array.tolist() for name, array in arrays.items()}
     content = {"fingerprint": record.fingerprint, "about": about, "arrays": lists}
+    content["nights"] = {name: _finite(asdict(night)) for name, night in nights.items()}
     write_text(path, json.dumps(content, separators=(",", ":")))
 
 
@@ -166,6 +198,20 @@ def read_profile(path: Path) -> Profile:
     """The inverse of `write_profile`."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return Profile.from_arrays(content["about"], {name: np.array(rows) for name, rows in content["arrays"].items()})
+
+
+def read_nights(path: Path) -> dict[str, NightLevel]:
+    """How a scene as a whole was judged, by the name of the score; the one of most tiles first."""
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["nights"]
+    return {name: _night(about) for name, about in found.items()}
+
+
+def _night(about: dict[str, Any]) -> NightLevel:
+    return NightLevel(**about | {key: np.nan for key in NUMBERS if about[key] is None})
+
+
+def _finite(about: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in about.items()}
 
 
 def has_latents(path: Path, record: SceneRecord) -> bool:
@@ -196,14 +242,25 @@ def _rows(batch: TileBatch, scores: TileScores, record: SceneRecord) -> pd.DataF
     windows = pd.DataFrame([asdict(tile) for tile in batch.tiles])
     found = {
         "valid_fraction": scores.valid_fraction,
-        "score": scores.score,
-        "p_value": scores.p_value,
-        "threshold": scores.threshold,
-        "flagged": scores.flagged,
+        "kind": pd.array(scores.kind, dtype="str"),
+        "raw": scores.score,
         "reason": pd.array(scores.reason, dtype="str"),
         **{f"score_{name}": values for name, values in scores.components.items()},
+        **{f"part_{name}": values for name, values in scores.parts.items()},
+        **{f"off_{number}": values for number, values in enumerate(scores.bands.T)},
     }
     return pd.DataFrame(_identity(batch, record) | dict(windows.items()) | found)
+
+
+def _judged(table: gpd.GeoDataFrame, judged: SceneJudgement) -> gpd.GeoDataFrame:
+    """The table with what became of the raw scores."""
+    return table.assign(
+        score=judged.score,
+        p_value=judged.p_value,
+        threshold=judged.threshold,
+        flagged=judged.flagged,
+        basis=pd.array(judged.basis, dtype="str"),
+    )
 
 
 def _identity(batch: TileBatch, record: SceneRecord) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from vae.detector import Detector
 
 
 class ServedDetector(PythonModel):
-    """Scores tiles of physical values; NaN marks pixels that do not count."""
+    """Scores the tiles of one scene, physical values, looked at alone; NaN marks pixels that do not count."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle that was logged with the model."""
@@ -22,7 +22,8 @@ class ServedDetector(PythonModel):
         """Scores, p-values and flags of (N, C, H, W) tiles."""
         values = np.asarray(model_input, dtype=np.float32)
         scores = self.detector.score(values, np.asarray(np.isfinite(values).all(axis=1)))
-        return {"score": scores.score, "p_value": scores.p_value, "flagged": scores.flagged}
+        judged = self.detector.judge(scores.kind, scores.score)
+        return {"score": judged.score, "p_value": judged.p_value, "flagged": judged.flagged}
 
 
 mlflow.models.set_model(ServedDetector())

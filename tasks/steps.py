@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
+from threadpoolctl import threadpool_limits
 
 from configs import Settings, Workspace
 from imagery.catalog import SceneRecord
@@ -48,11 +49,11 @@ def score_scene(
     detector_version: str,
     settings: Settings,
     workspace: Workspace,
-    shift: tuple[float, float] = (0.0, 0.0),
+    usual: _reference.Usual | None = None,
 ) -> str | None:
     """Score one scene. A scene that can no longer be read is quarantined, and the reason returned."""
     try:
-        _score.score_scene(record, load_detector(detector), detector_version, settings, workspace, shift)
+        _score.score_scene(record, load_detector(detector), detector_version, settings, workspace, usual)
     except ImageryError as error:
         passing = isinstance(error, SceneUnreachable)
         return _ingest.quarantine_scene(record.scene, "score", str(error), settings, workspace, passing).reason
@@ -60,7 +61,12 @@ def score_scene(
 
 
 def limit_threads(settings: Settings) -> None:
-    """Let one operation of the network use no more threads than the settings allow."""
+    """Let one operation of the network use no more threads than the settings allow, and one of numpy's but one.
+
+    Numpy's matrices are narrow here: several threads wait for each other, five times as long on a busy machine, and
+    scenes are handled side by side as it is.
+    """
+    threadpool_limits(1, user_api="blas")
     if settings.compute.threads is not None:
         torch.set_num_threads(settings.compute.threads)
 

@@ -4,53 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from configs import Settings, SettingsError, Workspace
+from imagery.bands import find_common
 from imagery.catalog import Catalog, SceneRecord
 from imagery.normalise import band_limits
+from imagery.robust import evenly
 from imagery.statistics import BandStats
+from imagery.tiles import read_tiles
 from tasks.dataset import Split, gathered, split_scenes
-from tasks.ingest import open_scene, reading_key
-from tasks.score import latent_rows, observe
+from tasks.ingest import reading_key
+from tasks.observe import observe, opened
+from tasks.reference import usual_of
+from tasks.score import latent_rows
 from tasks.suspects import is_suspect, suspects
-from vae.calibration import fewest_tiles
-from vae.detector import Detector
+from vae.calibration import Basis, fewest
+from vae.detector import BATCH, Detector, NormalTiles, check_scores
 from vae.drift import Profile
-from vae.errors import CalibrationError, ScoreError
+from vae.errors import CalibrationError, DetectorError, ScoreError
 from vae.normalisation import Normalisation
 from vae.scores import find
-from vae.tiles import TileArrays
 from vae.training import EpochMetrics, Fitted, fit
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("tilewatch", "torch", "numpy", "rasterio")
+LEARNED_SCENES, LEARNED_TILES = 24, 2000  # that scores learn from what is normal
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A few tiles to look at: (N, C, H, W) physical values, (N, H, W) masks, and what the network expects."""
+    """A few tiles to look at: (N, C, H, W) physical values, (N, H, W) masks, and what the networks make of them."""
 
     values: NDArray[np.float32]
     valid: NDArray[np.bool_]
-    expected: NDArray[np.float32]
+    expected: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted network in its bundle, not yet calibrated."""
+    """Fitted networks in their bundle, not yet calibrated."""
 
     detector: Detector
-    fitted: Fitted
+    fitted: list[Fitted]
     split: Split
     sample: Sample
 
@@ -71,15 +77,15 @@ def check_request(settings: Settings, split: Split, workspace: Workspace) -> Non
         CalibrationError: Too few tiles to calibrate on.
     """
     try:
-        find(settings.score.name)
-    except ScoreError as error:
-        raise SettingsError(f"score.name = {settings.score.name!r}: {error}") from None
+        check_scores(settings.score, settings.model)
+    except (ScoreError, DetectorError) as error:
+        raise SettingsError(str(error)) from None
     catalog = Catalog(workspace)
     tiles = sum(
         int((catalog.tiles(record)["valid_fraction"] >= settings.score.min_valid).sum())
         for record in split.calibration_scenes
     )
-    needed = max(settings.calibration.min_tiles, fewest_tiles(settings.calibration.false_alarm_rate))
+    needed = max(settings.calibration.min_tiles, fewest(settings.calibration.false_alarm_rate))
     if tiles < needed:
         raise CalibrationError(
             f"{tiles} tiles of the calibration dates can be scored, {needed} are needed for "
@@ -106,25 +112,40 @@ def train_detector(
     split = split_scenes(settings, trainable_scenes(settings, workspace))
     stats = training_stats(split.train, settings.source.bands)
     limits = band_limits(stats, settings.normalise)
-    normalisation = Normalisation.from_limits(limits, log=settings.normalise.log, clip=settings.normalise.clip)
+    normalisation = Normalisation.from_limits(
+        limits, log=settings.normalise.log, clip=settings.normalise.clip, log_offset=settings.normalise.log_offset
+    )
     data = data_fingerprint(split)
-    checkpoint = workspace.models / "checkpoints" / f"{data[:16]}.safetensors"
     with gathered(split.train, settings, workspace, settings.train.max_tiles, on_scene) as tiles:
         held_out_limit = max(1, settings.train.max_tiles // 4)
-        if split.validation:
-            with gathered(split.validation, settings, workspace, held_out_limit) as held_out:
-                fitted = _fit(tiles, held_out, normalisation, settings, checkpoint, on_epoch)
-        else:
-            fitted = _fit(tiles, None, normalisation, settings, checkpoint, on_epoch)
+        with ExitStack() as stack:
+            held_out = None
+            if split.validation and settings.model.members:
+                held_out = stack.enter_context(gathered(split.validation, settings, workspace, held_out_limit))
+            fitted = [
+                fit(
+                    tiles,
+                    held_out,
+                    normalisation,
+                    settings.model,
+                    settings.train,
+                    settings.seed + member,
+                    checkpoint=workspace.models / "checkpoints" / f"{data[:16]}-{member}.safetensors",
+                    on_epoch=on_epoch,
+                )
+                for member in range(settings.model.members)
+            ]
         pick = np.linspace(0, len(tiles) - 1, min(8, len(tiles))).astype(int)
         sample_values, sample_valid = np.array(tiles.values[pick]), np.array(tiles.valid[pick])
         training_tiles = len(tiles)
     detector = Detector(
-        network=fitted.network,
+        networks=tuple(one.network for one in fitted),
         normalisation=normalisation,
+        model=settings.model,
         tile_size=settings.grid.tile_size,
         score_settings=settings.score,
         seed=settings.seed,
+        visible=visible_channels(settings),
         metadata={
             "bands": list(settings.source.bands),
             "reading_key": reading_key(settings),
@@ -140,7 +161,9 @@ def train_detector(
             "versions": {name: version(name) for name in PACKAGES},
         },
     )
-    sample = Sample(sample_values, sample_valid, detector.expected(sample_values, sample_valid))
+    detector = detector.with_constants(lambda: normal_tiles(detector, split.train, settings, workspace))
+    expected = detector.expected(sample_values, sample_valid) if detector.networks else None
+    sample = Sample(sample_values, sample_valid, expected)
     return Trained(detector, fitted, split, sample)
 
 
@@ -165,9 +188,61 @@ def trainable_scenes(settings: Settings, workspace: Workspace) -> list[SceneReco
     return present
 
 
+def look_back(
+    scenes: Sequence[SceneRecord],
+    settings: Settings,
+    workspace: Workspace,
+    on_scene: Callable[[int, int], None] | None = None,
+) -> None:
+    """Work out what the past of some scenes lets expect of them, several side by side; it is kept, and found again."""
+    with ThreadPoolExecutor(settings.compute.workers) as pool:
+        for done, _ in enumerate(pool.map(lambda record: usual_of(record, settings, workspace), scenes), start=1):
+            if on_scene:
+                on_scene(done, len(scenes))
+
+
+def visible_channels(settings: Settings) -> tuple[int, ...]:
+    """Which channels are red, green and blue; empty when neither the settings nor the bands' names tell.
+
+    Raises:
+        SettingsError: `score.visible` names a band that is not read, or texture is asked for and cannot be seen.
+    """
+    bands = settings.source.bands
+    named = settings.score.visible
+    if named is None:
+        common = find_common(bands)
+        if not {"red", "green", "blue"} <= common.keys():
+            return ()
+        named = common["red"], common["green"], common["blue"]
+    missing = [band for band in named if band not in bands]
+    if missing:
+        raise SettingsError(f"score.visible names {', '.join(missing)}, source.bands has {', '.join(bands)}")
+    return tuple(bands.index(band) for band in named)
+
+
+def normal_tiles(
+    detector: Detector, scenes: Sequence[SceneRecord], settings: Settings, workspace: Workspace
+) -> Iterator[NormalTiles]:
+    """Some tiles of some training scenes, that scores learn from what is normal, with what their past lets expect."""
+    flagged = suspects(scenes, settings, workspace)
+    some = [scenes[index] for index in evenly(len(scenes), LEARNED_SCENES)]
+    size, stride = detector.tile_size, settings.grid.stride
+    for record in some:
+        usual = usual_of(record, settings, workspace) if detector.looks_back else None
+        with opened(record, detector, usual, settings, workspace) as scene:
+            wanted = [
+                (tile.row_off, tile.col_off)
+                for tile in scene.grid.tiles(size, stride)
+                if (record.scene_id, tile.tile_id(record.location)) not in flagged
+            ]
+            only = {wanted[index] for index in evenly(len(wanted), max(LEARNED_TILES // len(some), 1))}
+            for batch in read_tiles(scene.reader, size, stride, only, at_least=BATCH, past=scene.past):
+                yield batch.values, batch.valid, batch.past
+
+
 def observe_scenes(
     detector: Detector,
-    scenes: tuple[SceneRecord, ...],
+    scenes: Sequence[SceneRecord],
     settings: Settings,
     workspace: Workspace,
     on_scene: Callable[[int, int], None] | None = None,
@@ -184,16 +259,19 @@ def observe_scenes(
         latents: Called with each scene's latents, row of tiles by row of tiles.
 
     Returns:
-        One row a tile with `scene_id, day, tile_id, score` (NaN for tiles without), and what drift is measured against.
+        One row a tile with `scene_id, day, tile_id, compared` (whether it has a past) and a column a score, raw, NaN
+        for tiles without; and what drift is measured against.
     """
     frames, profile = [], Profile()
+    name = detector.score_settings.name
     for done, record in enumerate(scenes, start=1):
         rows = []
-        with open_scene(record.scene, settings, workspace) as reader:
-            for batch, scores in observe(detector, reader, settings.grid.stride, calibrated=False):
+        usual = usual_of(record, settings, workspace) if detector.looks_back else None
+        with opened(record, detector, usual, settings, workspace) as scene:
+            for batch, scores in observe(detector, scene, settings.grid.stride):
                 places = [tile.tile_id(record.location) for tile in batch.tiles]
-                frame = {"scene_id": record.scene_id, "day": record.day, "tile_id": places, "score": scores.score}
-                frames.append(pd.DataFrame(frame))
+                frame = {"scene_id": record.scene_id, "day": record.day, "tile_id": places}
+                frames.append(pd.DataFrame(frame | {"compared": scores.kind == name} | scores.components))
                 counts = detector.histograms(batch.values, batch.valid, scores)
                 profile = profile.add(record.location, record.day, counts)
                 if latents:
@@ -207,10 +285,10 @@ def observe_scenes(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A detector that is ready to score, and the scores that set its threshold."""
+    """A detector that is ready to score, and the raw scores that it was calibrated on, by score."""
 
     detector: Detector
-    scores: pd.Series
+    scores: dict[str, pd.Series]
 
 
 def calibrate_detector(
@@ -227,7 +305,7 @@ def calibrate_detector(
     will those of tonight.
 
     Raises:
-        CalibrationError: Too few tiles for the rate asked for.
+        CalibrationError: Too few tiles or dates for the rate asked for.
     """
     calibrating = split.calibration_scenes
     flagged = suspects(split.scenes, settings, workspace)
@@ -238,19 +316,63 @@ def calibrate_detector(
         if on_scene:
             on_scene(len(others) + done, total)
 
-    scores, profile = observe_scenes(
+    usual, profile = observe_scenes(
         detector, others, settings, workspace, lambda done, _: on_scene(done, total) if on_scene else None, latents
     )
-    scores = scores[~is_suspect(scores, flagged)]
-    if settings.score.relative_to_place:
-        detector = detector.with_levels(scores["tile_id"].tolist(), scores["score"].to_numpy())
+    usual = usual[~is_suspect(usual, flagged)]
     scores, calibration_profile = observe_scenes(detector, calibrating, settings, workspace, on_later_scene, latents)
     if split.basis != "training":
         profile = profile.merge(calibration_profile)
     scores = scores[~is_suspect(scores, flagged)]
-    days = scores["day"].tolist()
-    detector = detector.with_calibration(scores["score"].to_numpy(), days, settings.calibration, split.basis)
-    return Calibrated(replace(detector, profile=profile), scores["score"])
+    made = with_calibrations(detector, scores, usual, settings, split.basis)
+    return Calibrated(replace(made.detector, profile=profile), made.scores)
+
+
+def with_calibrations(
+    detector: Detector,
+    scores: pd.DataFrame,
+    usual: pd.DataFrame | None,
+    settings: Settings,
+    basis: Basis,
+    places: Detector | None = None,
+) -> Calibrated:
+    """Calibrate the score for tiles with a past and that for tiles without one.
+
+    Args:
+        detector: The detector.
+        scores: Of normal tiles, from `observe_scenes`.
+        usual: Of other dates, that say what is usual at each place; None takes all places to be alike.
+        settings: How.
+        basis: Where the dates of `scores` come from.
+        places: A calibrated detector that knows what is usual at each place, in place of `usual`.
+
+    Raises:
+        CalibrationError: Too few tiles or dates for the rate asked for; of tiles with a past alone, that is a warning,
+            and all tiles are judged as if they had none.
+    """
+    name, alone = detector.score_settings.name, detector.score_settings.without_past
+    found = replace(detector, calibrations={})
+    used = {}
+    for one in dict.fromkeys((alone, name)):
+        rows = scores[scores["compared"]] if "past" in find(one).needs else scores
+        others = None
+        if usual is not None and settings.score.relative_to_place:
+            seen = usual[usual["compared"]] if "past" in find(one).needs else usual
+            if seen[one].notna().any():
+                others = seen[one].to_numpy(), seen["scene_id"].tolist(), seen["tile_id"].tolist()
+        known = places.calibrations.get(one) if places else None
+        labels = rows["day"].tolist(), rows["scene_id"].tolist(), rows["tile_id"].tolist()
+        try:
+            found = found.with_calibration(
+                one, rows[one].to_numpy(), *labels, settings.calibration, basis, others, known.levels if known else None
+            )
+        except CalibrationError as error:
+            if one == alone:
+                raise
+            log.warning("%s is not used, all tiles are judged by %s: %s", name, alone, error)
+            continue
+        used[one] = rows[one]
+    return Calibrated(found, used)
 
 
 def data_fingerprint(split: Split) -> str:
@@ -260,26 +382,6 @@ def data_fingerprint(split: Split) -> str:
         for record in records:
             digest.update(f"{name} {record.scene_id} {record.fingerprint} {record.key}\n".encode())
     return digest.hexdigest()
-
-
-def _fit(
-    tiles: TileArrays,
-    held_out: TileArrays | None,
-    normalisation: Normalisation,
-    settings: Settings,
-    checkpoint: Path,
-    on_epoch: Callable[[EpochMetrics], None] | None,
-) -> Fitted:
-    return fit(
-        tiles,
-        held_out,
-        normalisation,
-        settings.model,
-        settings.train,
-        settings.seed,
-        checkpoint=checkpoint,
-        on_epoch=on_epoch,
-    )
 
 
 def _days(records: tuple[SceneRecord, ...]) -> list[str]:

@@ -22,7 +22,9 @@ class FlagView:
         longitude: Of the tile's centre, degrees east.
         valid_fraction: Share of the tile's pixels that are usable.
         pictures: Name to data URI, in the order they are shown. A flag without pictures becomes a row of a table.
-        band_errors: Band to its share of the error (0 to 1).
+        band_errors: Band to its share of what is not as expected where the score is highest (0 to 1).
+        parts: Part of the score to its share there (0 to 1).
+        judged: How it was judged, where that is not the usual way.
         history: (date, score) of the same tile, oldest first, tonight last.
         heatmap_file: Where the heatmap raster lies.
         window: The tile on its location's map: left, top, width and height as shares of the map (0 to 1).
@@ -39,6 +41,8 @@ class FlagView:
     valid_fraction: float
     pictures: Mapping[str, str] = field(default_factory=dict)
     band_errors: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    judged: str = ""
     history: Sequence[tuple[str, float]] = ()
     heatmap_file: str = ""
     window: tuple[float, float, float, float] | None = None
@@ -48,8 +52,9 @@ class FlagView:
 class SceneView:
     """One scene of the night.
 
-    `level` is the median of its scores, `cloud_fraction` a share or None when unknown, and `usual` says what it was
-    compared with, and how it lies to that.
+    `level` is how many times the usual its tiles score, which is taken out of their scores; `alarm` says why the scene
+    as a whole is unusual. `cloud_fraction` is a share or None when unknown, and `usual` says what it was compared with,
+    and how it lies to that.
     """
 
     location: str
@@ -62,6 +67,7 @@ class SceneView:
     status: Literal["scored", "quarantined", "too cloudy", "not trained"]
     reason: str = ""
     usual: str = ""
+    alarm: str = ""
 
 
 @dataclass(frozen=True)

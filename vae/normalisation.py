@@ -16,14 +16,15 @@ from vae.errors import ShapeError, VaeError
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per band ``clip((f(x) - offset) / scale, ±clip)``, f being the logarithm or nothing.
+    """Per band ``clip((f(x) - offset) / scale, ±clip)``, f(x) being log(max(x, 1e-4) + log_offset), or x.
 
     Args:
         bands: Names, in the order of the channels.
-        log: Take the logarithm of max(x, 1e-4) first.
+        log: Take the logarithm of max(x, 1e-4) + log_offset first.
         offset: One number a band, in units of f(x).
         scale: One positive number a band, in units of f(x).
         clip: Normalised values are clipped to ± this.
+        log_offset: Physical units; dark ground, of which little is known, is then not stretched.
 
     Raises:
         VaeError: The numbers do not fit the bands, or cannot normalise.
@@ -34,6 +35,7 @@ class Normalisation:
     offset: tuple[float, ...]
     scale: tuple[float, ...]
     clip: float
+    log_offset: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.bands) == len(self.offset) == len(self.scale) >= 1:
@@ -65,7 +67,7 @@ class Normalisation:
             # Masked before the logarithm as well: where() alone would still send NaN back through it.
             values = torch.where(valid[:, None], values, 1.0)
         if self.log:
-            values = values.clamp(min=DARKEST).log()
+            values = (values.clamp(min=DARKEST) + self.log_offset).log()
         normalised = ((values - offset) / scale).clamp(-self.clip, self.clip)
         return normalised if valid is None else torch.where(valid[:, None], normalised, 0.0)
 
@@ -73,17 +75,20 @@ class Normalisation:
         """(B, C, H, W) normalised values back to physical ones; what was clipped stays clipped."""
         offset, scale = self._per_band(normalised)
         values = normalised * scale + offset
-        return values.exp() if self.log else values
+        return values.exp() - self.log_offset if self.log else values
 
     @classmethod
-    def from_limits(cls, limits: Mapping[str, tuple[float, float]], *, log: bool, clip: float) -> Normalisation:
+    def from_limits(
+        cls, limits: Mapping[str, tuple[float, float]], *, log: bool, clip: float, log_offset: float = 0.0
+    ) -> Normalisation:
         """Map the two physical values (low, high) of each band to -1 and 1.
 
         Raises:
             VaeError: Limits that are equal, out of order, or too dark for a logarithm.
         """
         units = {
-            band: tuple(math.log(max(end, DARKEST)) if log else end for end in ends) for band, ends in limits.items()
+            band: tuple(math.log(max(end, DARKEST) + log_offset) if log else end for end in ends)
+            for band, ends in limits.items()
         }
         for band, (low, high) in units.items():
             if not low < high:
@@ -97,6 +102,7 @@ class Normalisation:
             tuple((low + high) / 2 for low, high in units.values()),
             tuple((high - low) / 2 for low, high in units.values()),
             clip,
+            log_offset,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +122,7 @@ class Normalisation:
             offset=floats(content["offset"]),
             scale=floats(content["scale"]),
             clip=float(content["clip"]),
+            log_offset=float(content["log_offset"]),
         )
 
     def _per_band(self, values: Tensor) -> tuple[Tensor, Tensor]:

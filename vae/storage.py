@@ -24,8 +24,7 @@ from vae.calibration import Calibration
 from vae.digests import canonical_json, sha256
 from vae.drift import Profile
 from vae.errors import DetectorError, VaeError
-from vae.levels import PlaceLevels
-from vae.model import build
+from vae.model import ConvVAE, build
 from vae.normalisation import Normalisation
 from vae.training import choose_device
 
@@ -34,13 +33,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "detector.json"
 
 
 def save_detector(detector: Detector, folder: Path) -> None:
     """Write a detector; the same detector gives the same bytes."""
-    tensors = {f"network/{name}": tensor.cpu().contiguous() for name, tensor in detector.network.state_dict().items()}
+    tensors: dict[str, torch.Tensor] = {}
+    for number, network in enumerate(detector.networks):
+        tensors |= {f"network/{number}/{name}": part.cpu().contiguous() for name, part in network.state_dict().items()}
+    for name, members in detector.constants.items():
+        for number, parts in enumerate(members):
+            tensors |= {f"constants/{name}/{number}/{key}": part.contiguous() for key, part in parts.items()}
     about: dict[str, Any] = {
         "format": FORMAT,
         "normalisation": detector.normalisation.to_dict(),
@@ -48,18 +52,15 @@ def save_detector(detector: Detector, folder: Path) -> None:
         "score": detector.score_settings.model_dump(mode="json"),
         "tile_size": detector.tile_size,
         "seed": detector.seed,
-        "levels": None,
-        "calibration": None,
+        "visible": list(detector.visible),
+        "calibrations": {},
         "profile": None,
         "metadata": dict(detector.metadata),
     }
-    if detector.levels is not None:
-        about["levels"] = {"places": detector.levels.levels, "elsewhere": detector.levels.elsewhere}
-    if detector.calibration is not None:
-        made = detector.calibration
-        about["calibration"] = {**made.to_dict(), "calibration_id": made.calibration_id}
-        tensors["calibration/scores"] = torch.from_numpy(made.scores.copy())
-        tensors["calibration/ranks"] = torch.from_numpy(made.ranks.copy())
+    for name, made in detector.calibrations.items():
+        about["calibrations"][name] = {**made.to_dict(), "calibration_id": made.calibration_id}
+        arrays = made.arrays()
+        tensors |= {f"calibration/{name}/{key}": torch.from_numpy(array.copy()) for key, array in arrays.items()}
     if detector.profile is not None:
         about["profile"], arrays = detector.profile.to_arrays()
         tensors |= {f"profile/{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
@@ -97,24 +98,31 @@ def load_detector(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto")
                 "it is incomplete or was altered, so fetch or train the detector again"
             )
         tensors = load(content)
-        made = _calibration(about["calibration"], tensors)
-        where = choose_device(made.runtime["device"] if device == "auto" and made else device)  # type: ignore[arg-type]
-        if made is not None:
-            _check_runtime(made, detectors.runtime_of(where))
+        made = {
+            name: _calibration(found, _group(tensors, f"calibration/{name}"))
+            for name, found in about["calibrations"].items()
+        }
+        devices = {calibration.runtime["device"] for calibration in made.values()}
+        where = choose_device(devices.pop() if device == "auto" and devices else device)  # type: ignore[arg-type]
+        for calibration in made.values():
+            _check_runtime(calibration, detectors.runtime_of(where))
         normalisation = Normalisation.from_dict(about["normalisation"])
-        network = build(len(normalisation.bands), ModelSettings(**about["model"]), seed=0)
-        network.load_state_dict(_group(tensors, "network"))
-        profile, levels = about["profile"], about["levels"]
-        arrays = {name: tensor.numpy() for name, tensor in _group(tensors, "profile").items()}
+        model = ModelSettings(**about["model"])
+        profile = about["profile"]
         return detectors.Detector(
-            network=network.to(where),
+            networks=tuple(
+                _network(_group(tensors, f"network/{number}"), len(normalisation.bands), model).to(where)
+                for number in range(model.members)
+            ),
             normalisation=normalisation,
+            model=model,
             score_settings=ScoreSettings(**about["score"]),
             tile_size=about["tile_size"],
             seed=about["seed"],
-            levels=None if levels is None else PlaceLevels(levels["places"], levels["elsewhere"]),
-            calibration=made,
-            profile=None if profile is None else Profile.from_arrays(profile, arrays),
+            constants=_constants(tensors),
+            visible=tuple(about["visible"]),
+            calibrations=made,
+            profile=None if profile is None else Profile.from_arrays(profile, _arrays(_group(tensors, "profile"))),
             metadata=about["metadata"],
         )
     except DetectorError:
@@ -142,6 +150,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise DetectorError(f"{path} is not JSON ({error}): it is incomplete or was altered") from error
     if not isinstance(about, dict) or not isinstance(about.get("format"), int):
         raise DetectorError(f"{path} does not describe a detector: it names no format")
+    if about["format"] < FORMAT:
+        raise DetectorError(f"{path} has format {about['format']}, this version reads format {FORMAT}: train again")
     if about["format"] > FORMAT:
         raise DetectorError(
             f"{path} has format {about['format']}, this version reads up to {FORMAT}: update tilewatch, or train again"
@@ -154,14 +164,30 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _calibration(about: dict[str, Any] | None, tensors: dict[str, torch.Tensor]) -> Calibration | None:
-    if about is None:
-        return None
-    arrays = {name: tensor.numpy() for name, tensor in _group(tensors, "calibration").items()}
-    made = Calibration.from_dict(about, np.array(arrays["scores"]), np.array(arrays["ranks"]))
+def _network(weights: dict[str, torch.Tensor], bands: int, model: ModelSettings) -> ConvVAE:
+    network = build(bands, model, seed=0)
+    network.load_state_dict(weights)
+    return network
+
+
+def _constants(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[dict[str, torch.Tensor], ...]]:
+    """What the scores learned: by score, for each network."""
+    found: dict[str, dict[int, dict[str, torch.Tensor]]] = {}
+    for name, tensor in _group(tensors, "constants").items():
+        score, number, key = name.split("/", 2)
+        found.setdefault(score, {}).setdefault(int(number), {})[key] = tensor
+    return {score: tuple(members[number] for number in sorted(members)) for score, members in found.items()}
+
+
+def _calibration(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Calibration:
+    made = Calibration.from_dict(about, _arrays(tensors))
     if made.calibration_id != about["calibration_id"]:
         raise DetectorError("the detector's calibration is not the one it names: calibrate again")
     return made
+
+
+def _arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: np.array(tensor.numpy()) for name, tensor in tensors.items()}
 
 
 def _check_runtime(made: Calibration, here: dict[str, str]) -> None:
@@ -179,4 +205,5 @@ def _check_runtime(made: Calibration, here: dict[str, str]) -> None:
 
 
 def _group(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    return {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.split("/", 1)[0] == name}
+    """The tensors of a folder, by their names in it."""
+    return {key.removeprefix(f"{name}/"): part for key, part in tensors.items() if key.startswith(f"{name}/")}

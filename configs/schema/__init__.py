@@ -12,6 +12,7 @@ from configs.schema.base import Period, Section, Severity
 from configs.schema.detector import (
     CalibrationSettings,
     DriftSettings,
+    InjectionSettings,
     ModelSettings,
     ScoreSettings,
     SplitSettings,
@@ -39,6 +40,7 @@ __all__ = [
     "ComputeSettings",
     "DriftSettings",
     "GridSettings",
+    "InjectionSettings",
     "MaskSettings",
     "ModelSettings",
     "NormaliseSettings",
@@ -76,6 +78,7 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
     score: ScoreSettings = ScoreSettings()
     calibration: CalibrationSettings = CalibrationSettings()
+    injections: InjectionSettings = InjectionSettings()
     drift: DriftSettings = DriftSettings()
     report: ReportSettings = ReportSettings()
     tracking: TrackingSettings = TrackingSettings()

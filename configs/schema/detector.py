@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,12 @@ class SplitSettings(Section):
 class ModelSettings(Section):
     """The convolutional variational autoencoder."""
 
+    members: int = Field(
+        1,
+        ge=0,
+        le=16,
+        description="Networks from different seeds, whose scores are averaged. 0: no network, for scores without one.",
+    )
     width: int = Field(24, ge=4, le=256, description="Channels after the first layer; doubled at each halving.")
     depth: int = Field(
         3, ge=1, le=5, description="How many times the resolution is halved; 2**depth divides tile_size."
@@ -61,23 +67,78 @@ class TrainSettings(Section):
 class ScoreSettings(Section):
     """The number each tile gets."""
 
-    name: str = Field("reconstruction", description="Name in the registry of scores (vae/scores.py).")
+    name: str = Field(
+        "change", description="Of tiles whose place has a past that can be seen: name in the registry (vae/scores)."
+    )
+    without_past: str = Field("novelty", description="Of tiles that are looked at alone: name in the registry.")
+    also: tuple[str, ...] = Field(
+        ("reconstruction",), description="Other scores that are worked out and kept beside them, as columns."
+    )
+    visible: tuple[str, str, str] | None = Field(
+        None, description="Bands that are red, green and blue. Null: found by their usual names."
+    )
     pool: Literal["mean", "p90"] = Field("p90", description="How a tile's valid pixels become one number.")
     relative_to_place: bool = Field(
         True,
         description="Divide a tile's score by its usual one on the dates learned from: judge it by its place.",
     )
-    min_history: int = Field(
-        5, ge=1, description="A tile with fewer dates is judged by the usual score of all tiles instead."
-    )
     min_valid: Fraction = Field(0.5, description="A tile with a smaller share of usable pixels gets no score.")
+    min_past: Fraction = Field(
+        0.5, description="A tile of which the past shows a smaller share of these pixels is looked at alone."
+    )
 
 
 class CalibrationSettings(Section):
-    """From score to p-value and flag."""
+    """From score to p-value, flag and scene alarm."""
 
     false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="Share of normal tiles that may be flagged.")
     min_tiles: int = Field(100, ge=10, description="Fewest calibration tiles; with fewer, calibration is refused.")
+    min_dates: int = Field(3, ge=1, description="Fewest calibration dates; with fewer, calibration is refused.")
+    night: Literal["off", "centred", "standardised"] = Field(
+        "centred",
+        description="What all tiles of a scene have in common is taken out of their scores, and judged by itself: "
+        "nothing, the level, or the spread as well.",
+    )
+    blocks: Literal["tile", "date"] = Field(
+        "tile",
+        description="date: no more than dates are taken to be exchangeable, which needs as many of them as "
+        "1 / false_alarm_rate. tile: tiles are, once the night is taken out.",
+    )
+    tail: Literal["empirical", "pareto"] = Field(
+        "empirical",
+        description="pareto: small p-values follow a generalised Pareto distribution, for rates below one in the "
+        "number of calibration tiles.",
+    )
+    scene_rate: float = Field(0.05, gt=0, lt=0.5, description="Share of normal scenes that may alarm as a whole.")
+    fdr: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of a scene's flags that may be false (Benjamini-Hochberg), instead of the false-alarm rate.",
+    )
+    place_prior: float | None = Field(
+        60.0,
+        ge=0,
+        le=1e6,
+        description="Dates of its own at which a place's usual score weighs as much as that of all places: what is "
+        "usual at a place may change. 0: its own alone. Null: estimated, as if it never changed.",
+    )
+
+
+class InjectionSettings(Section):
+    """Anomalies put into held-out normal tiles: what a detector would find, and what it would miss."""
+
+    enabled: bool = Field(True, description="Inject after every calibration.")
+    kinds: tuple[str, ...] | None = Field(
+        None, description="Names in the registry of kinds (imagery/inject); null: all of them."
+    )
+    tiles: int = Field(25, ge=5, le=500, description="Tiles that each kind is put into.")
+    strengths: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {}, description="Strength by kind, where not the kind's own: of a burn its severity, of a flood its cover."
+    )
+    warn_below: Fraction = Field(
+        0.3, description="With a smaller share of an event's tiles flagged, the detector is said to miss it."
+    )
 
 
 class DriftSettings(Section):

@@ -202,6 +202,12 @@ class NormaliseSettings(Section):
         {}, description="Bands with a fixed range of their own, whatever the method, e.g. {B04: [0, 0.3]}."
     )
     log: bool = Field(True, description="Take the logarithm of the physical value first: surfaces differ by factors.")
+    log_offset: float = Field(
+        0.1,
+        ge=0,
+        description="Added before the logarithm, physical units: what is darker differs by steps rather than by "
+        "factors, so that a little haze over water is little.",
+    )
     clip: float = Field(3.0, ge=1, description="Normalised values are clipped to ± this.")
 
     @model_validator(mode="after")
@@ -222,10 +228,15 @@ class NormaliseSettings(Section):
 
 
 class ReferenceSettings(Section):
-    """What a location normally looks like: a median of its last clear scenes."""
+    """What a location normally looks like: its last clear scenes, and those of the season."""
 
-    scenes: int = Field(6, ge=0, le=50, description="The last so many clear scenes; 0 makes no reference.")
-    seasonal: int = Field(3, ge=0, le=50, description="And so many of earlier years, of the same season.")
+    scenes: int = Field(
+        5,
+        ge=0,
+        le=50,
+        description="The last so many clear scenes; 0 makes no reference. The newest confirms what is seen tonight.",
+    )
+    seasonal: int = Field(6, ge=0, le=50, description="And so many of earlier years, of the same season.")
     season_days: int = Field(20, ge=1, le=183, description="How far from the day of the year a season reaches.")
     min_valid: Fraction = Field(0.5, description="A scene with a smaller share of usable pixels is not clear.")
     max_age: int = Field(400, ge=1, description="Days after which a scene is no longer one of the last.")

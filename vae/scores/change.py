@@ -1,0 +1,134 @@
+"""Scores of change: what is seen, less what the past of the place and tonight's light let expect.
+
+Differences are taken in units of what they usually are, channel by channel, learned from normal tiles. With a witness,
+the last clear scene before tonight's, only what it shows as well counts: haze, cloud edges and shadows that no mask
+caught are gone on the next clear date, and what happened on the ground is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vae.scores.evidence import Evidence
+from vae.scores.registry import Learn, score
+from vae.texture import packaged_weights, texture_maps
+
+View = Callable[[Evidence, Tensor, Tensor], Tensor]
+
+MOST_A_BATCH = 20_000  # pixels that scales are learned from
+SMALLEST_SCALE = 1e-4  # normalised units
+BANDS_WEIGHT = 0.25  # of the bands beside texture
+TEXTURE = "texture."  # before the names of its weights among the constants
+
+
+def agreed(tonight: Tensor, earlier: Tensor | None) -> Tensor:
+    """What two dates agree on: the smaller of two differences of one sign, else nothing; tonight's without another."""
+    if earlier is None:
+        return tonight
+    same = torch.sign(tonight) == torch.sign(earlier)
+    return torch.where(same, torch.minimum(tonight.abs(), earlier.abs()), 0.0) * torch.sign(tonight)
+
+
+def _bands(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
+    return x
+
+
+def _decoded(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
+    return evidence.model(x, valid).expected
+
+
+def _texture(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
+    weights = {name.removeprefix(TEXTURE): part.to(x.device) for name, part in evidence.constants.items()}
+    return texture_maps(evidence.photograph(x), weights)
+
+
+VIEWS: dict[str, View] = {"bands": _bands, "decoded": _decoded, "texture": _texture}
+
+
+def learn_scales(*views: str) -> Learn:
+    """The usual size of the differences in each channel of some views: median absolute difference × 1.4826."""
+
+    def learn(evidences: Iterable[Evidence]) -> dict[str, Tensor]:
+        found: dict[str, list[Tensor]] = {view: [] for view in views}
+        weights = {f"{TEXTURE}{name}": part for name, part in packaged_weights().items()} if "texture" in views else {}
+        for evidence in evidences:
+            for view in views:
+                tonight, _ = _differences(replace(evidence, constants=weights), view)
+                tonight = _at_pixels(tonight, evidence.valid)
+                seen = (evidence.valid & evidence.before.valid).flatten()
+                pixels = tonight.movedim(1, -1).flatten(0, 2)[seen]
+                found[view].append(pixels[:: max(len(pixels) // MOST_A_BATCH, 1)].abs())
+        scales = {view: torch.cat(parts).median(dim=0).values * 1.4826 for view, parts in found.items()}
+        return weights | {f"scale_{view}": scale.clamp(min=SMALLEST_SCALE) for view, scale in scales.items()}
+
+    return learn
+
+
+def difference(evidence: Evidence, view: str) -> Tensor:
+    """(B, K, H, W) agreed difference of a view in usual sizes; 0 where either image is masked."""
+    tonight, earlier = _differences(evidence, view)
+    scale = evidence.constant(f"scale_{view}").view(1, -1, 1, 1)
+    found = _at_pixels(agreed(tonight, earlier) / scale, evidence.valid)
+    return torch.where((evidence.valid & evidence.before.valid)[:, None], found, 0.0)
+
+
+def _differences(evidence: Evidence, view: str) -> tuple[Tensor, Tensor | None]:
+    return evidence.differences(lambda x, valid: VIEWS[view](evidence, x, valid))
+
+
+def _at_pixels(values: Tensor, valid: Tensor) -> Tensor:
+    """Maps of a coarser grid, (B, K, h, w), at every pixel."""
+    if values.shape[-2:] == valid.shape[-2:]:
+        return values
+    return F.interpolate(values, size=valid.shape[-2:], mode="bilinear", align_corners=False)
+
+
+@score("difference", "past")
+def plain_difference(evidence: Evidence) -> Tensor:
+    """(B, H, W) mean over the bands of the squared difference, normalised units: all bands alike, nothing learned."""
+    tonight, earlier = evidence.differences(lambda x, valid: x)
+    return agreed(tonight, earlier).square().mean(dim=1)
+
+
+@score("aligned_difference", "past", learn=learn_scales("bands"))
+def aligned_difference(evidence: Evidence) -> Tensor:
+    """(B, H, W) mean over the bands of the difference in usual sizes: no network at all.
+
+    The mean of absolute values, not of squares: of urban change and crops alike, one band that differs much is
+    phenology more often than an event.
+    """
+    return difference(evidence, "bands").abs().mean(dim=1)
+
+
+@score("decoded_difference", "network", "past", learn=learn_scales("decoded"))
+def decoded_difference(evidence: Evidence) -> Tensor:
+    """(B, H, W) the same between what the network makes of the tile and of what was to be expected: without noise."""
+    return difference(evidence, "decoded").abs().mean(dim=1)
+
+
+@score("decoded_and_pixel", "network", "past", learn=learn_scales("bands", "decoded"))
+def decoded_and_pixel(evidence: Evidence) -> dict[str, Tensor]:
+    """Both: the pixels see small changes, the decoded image those that are spread out."""
+    return {name: difference(evidence, name).abs().mean(dim=1) for name in ("bands", "decoded")}
+
+
+@score("texture_difference", "past", learn=learn_scales("texture"))
+def texture_difference(evidence: Evidence) -> Tensor:
+    """(B, H, W) the same of texture: the first layers of a network for photographs (`vae.texture`)."""
+    return difference(evidence, "texture").abs().mean(dim=1)
+
+
+@score("change", "past", learn=learn_scales("bands", "texture"))
+def change(evidence: Evidence) -> dict[str, Tensor]:
+    """The default where there is a past: differences of texture and of the bands, each in its usual size.
+
+    Texture tells what people build from what grows and is ploughed; the bands see what has no texture. See
+    `docs/detection.md` for what else was tried.
+    """
+    bands, texture = (difference(evidence, name).abs().mean(dim=1) for name in ("bands", "texture"))
+    return {"texture": texture, "bands": BANDS_WEIGHT * bands}

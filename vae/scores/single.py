@@ -1,0 +1,167 @@
+"""Scores of a tile alone: how badly the network explains it, and how odd its spectra are in its scene."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae.objectives import kl_divergence
+from vae.scores.evidence import Evidence, SceneStats
+from vae.scores.registry import score
+
+SAMPLES = 8  # of the reconstruction probability
+REGRET_STEPS, REGRET_RATE = 30, 0.1
+MOST_A_BATCH = 20_000  # pixels that spectra are learned from
+GREYS = 32  # levels that a tile is rounded to before it is packed
+
+
+def _least_nll(evidence: Evidence) -> float:
+    return float(0.5 * torch.log(2 * math.pi * evidence.sigma.double().square()).sum())
+
+
+@score("reconstruction", "network")
+def reconstruction(evidence: Evidence) -> Tensor:
+    """(B, H, W) squared residual of each band in units of its variance in training, mean over the bands.
+
+    1 is as well as the decoder does on its training tiles, whatever the band: the masked reconstruction error of a
+    calibrated decoder (Rybkin, Daniilidis & Levine 2021).
+    """
+    return _standardised(evidence).square().mean(dim=1)
+
+
+@score("squared_error", "network")
+def squared_error(evidence: Evidence) -> Tensor:
+    """(B, H, W) squared residual in normalised units, mean over the bands: all bands alike, however hard they are."""
+    return (evidence.x - evidence.expected).square().mean(dim=1)
+
+
+@score("nll", "network", least=_least_nll)
+def nll(evidence: Evidence) -> Tensor:
+    """(B, H, W) Gaussian negative log-likelihood, nats a pixel: bands that are always well expected count for more."""
+    return _nll(evidence, evidence.expected)
+
+
+@score("kl", "network")
+def kl(evidence: Evidence) -> Tensor:
+    """(B,) how far the posterior lies from the prior, nats: the novelty of the latent."""
+    return kl_divergence(evidence.mu, evidence.logvar).flatten(1).sum(dim=1)
+
+
+@score("reconstruction_probability", "network", least=_least_nll)
+def reconstruction_probability(evidence: Evidence) -> Tensor:
+    """(B, H, W) expected negative log-likelihood over draws from the posterior, nats a pixel.
+
+    An & Cho (2015), Variational autoencoder based anomaly detection using reconstruction probability. The draws are the
+    same for every tile and night.
+    """
+    return torch.stack(_draws(evidence)).mean(dim=0)
+
+
+@score("reconstruction_uncertainty", "network")
+def reconstruction_uncertainty(evidence: Evidence) -> Tensor:
+    """(B, H, W) standard deviation of the negative log-likelihood over draws from the posterior, nats a pixel."""
+    return torch.stack(_draws(evidence)).std(dim=0)
+
+
+@score("complexity_corrected", "network", least=lambda evidence: -math.inf)
+def complexity_corrected(evidence: Evidence) -> Tensor:
+    """(B,) nats a valid pixel that the network needs beyond what a general compressor needs.
+
+    Serrà et al. (2020), Input complexity and out-of-distribution detection with likelihood-based generative models: the
+    likelihood of simple images is high whatever they show. The compressor is zlib on tiles rounded to 32 greys.
+    """
+    per_tile = _valid_mean(_nll(evidence, evidence.expected), evidence.valid)
+    greys = ((evidence.x / 4 + 0.5).clamp(0, 1) * (GREYS - 1)).round().byte().cpu().numpy()
+    packed = [len(zlib.compress(np.ascontiguousarray(tile).tobytes(), 6)) for tile in greys]
+    pixels = evidence.valid.flatten(1).sum(dim=1).clamp(min=1).double()
+    return per_tile - torch.tensor(packed, dtype=torch.float64, device=per_tile.device) * 8 * math.log(2) / pixels
+
+
+@score("likelihood_regret", "network")
+def likelihood_regret(evidence: Evidence) -> Tensor:
+    """(B,) how much better the tile is explained once its own posterior mean is optimised, nats a valid pixel.
+
+    Xiao, Yan & Amit (2020), Likelihood regret: an out-of-distribution detection score for variational auto-encoder.
+    About a hundred times the cost of the others: for the top candidates of another score.
+    """
+    x, valid, network = evidence.x, evidence.valid, evidence.model
+    before = _valid_mean(_nll(evidence, evidence.expected), valid)
+    with torch.inference_mode(False), torch.enable_grad():
+        z = evidence.mu.detach().clone().requires_grad_(True)
+        x, valid = x.clone(), valid.clone()
+        sigma = evidence.sigma.detach().clone().view(1, -1, 1, 1)
+        optimiser = torch.optim.Adam([z], lr=REGRET_RATE)
+        for _ in range(REGRET_STEPS):
+            squared = torch.where(valid[:, None], (x - network.decode(z)) / sigma, 0.0).square()
+            loss = 0.5 * squared.sum() + 0.5 * z.square().sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        better = network.decode(z.detach())
+    return (before - _valid_mean(_nll(evidence, better), evidence.valid)).clamp(min=0)
+
+
+def learn_spectra(evidences: Iterable[Evidence]) -> dict[str, Tensor]:
+    """Mean (C,) and precision (C, C) of the pixels of normal tiles, for tiles that come without their scene."""
+    pixels = torch.cat(
+        [
+            found[:: max(len(found) // MOST_A_BATCH, 1)]
+            for evidence in evidences
+            for found in [evidence.x.movedim(1, -1)[evidence.valid]]
+        ]
+    )
+    stats = SceneStats.of(pixels)
+    return {"mean": stats.mean, "precision": stats.precision}
+
+
+@score("rx", "scene", learn=learn_spectra)
+def rx(evidence: Evidence) -> Tensor:
+    """(B, H, W) squared Mahalanobis distance of a pixel from those of its scene, a band: 1 is as far as they lie.
+
+    Reed & Yu (1990), Adaptive multiple-band CFAR detection of an optical pattern with unknown spectral distribution.
+    """
+    return _rx(evidence)
+
+
+@score("novelty", "network", "scene", learn=learn_spectra)
+def novelty(evidence: Evidence) -> dict[str, Tensor]:
+    """The score of tiles without a past: what the network does not explain, and spectra that are rare in the scene."""
+    return {"reconstruction": _standardised(evidence).square().mean(dim=1), "spectrum": _rx(evidence)}
+
+
+def _standardised(evidence: Evidence) -> Tensor:
+    return (evidence.x - evidence.expected) / evidence.sigma.view(1, -1, 1, 1)
+
+
+def _rx(evidence: Evidence) -> Tensor:
+    scene = evidence.scene or SceneStats(evidence.constant("mean"), evidence.constant("precision"))
+    away = evidence.x - scene.mean.view(1, -1, 1, 1)
+    return torch.einsum("bchw,cd,bdhw->bhw", away, scene.precision, away).clamp(min=0) / away.shape[1]
+
+
+def _nll(evidence: Evidence, expected: Tensor) -> Tensor:
+    sigma = evidence.sigma.view(1, -1, 1, 1)
+    standardised = (evidence.x - expected) / sigma
+    return 0.5 * (standardised.square() + torch.log(2 * math.pi * sigma.square())).sum(dim=1)
+
+
+def _draws(evidence: Evidence) -> list[Tensor]:
+    """Negative log-likelihoods (B, H, W) of some draws; one draw is the same noise for all tiles."""
+    source = torch.Generator().manual_seed(evidence.seed)
+    spread = torch.exp(0.5 * evidence.logvar)
+    found = []
+    for _ in range(SAMPLES):
+        noise = torch.randn(evidence.mu.shape[1:], generator=source).to(evidence.mu.device)
+        found.append(_nll(evidence, evidence.model.decode(evidence.mu + noise * spread)))
+    return found
+
+
+def _valid_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """(B,) float64 mean over the valid pixels."""
+    count = valid.flatten(1).sum(dim=1).clamp(min=1)
+    return torch.where(valid, values.double(), 0.0).flatten(1).sum(dim=1) / count
