@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,10 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.windows import Window
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when it is run as a script
+
+from benchmarks.machine import machine, peak_megabytes, versions
 
 SHARED = Path(os.environ.get("TILEWATCH_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BANDS = ("B02", "B03", "B04", "B08")
@@ -101,9 +103,8 @@ def measure(folder: Path, side: int, repetitions: int) -> dict[str, Any]:
             )
     return {
         "benchmark": "ingest",
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)},
-        "versions": {name: version(name) for name in ("tilewatch", "numpy", "numba", "rasterio")}
-        | {"gdal": rasterio.__gdal_version__, "python": platform.python_version()},
+        "machine": machine(),
+        "versions": versions("tilewatch", "numpy", "numba", "rasterio") | {"gdal": rasterio.__gdal_version__},
         "scene": {"side": side, "bands": len(BANDS), "tiles": tiles, "megabytes": round(megabytes, 1)},
         "repetitions": repetitions,
         "ways": {
@@ -174,12 +175,6 @@ def measure_here(way: str, folder: Path, repetitions: int) -> dict[str, Any]:
         step(files)
         seconds.append(time.perf_counter() - begin)
     return {"seconds": seconds[1:] or seconds, "peak_megabytes": peak_megabytes()}
-
-
-def peak_megabytes() -> float:
-    """The most memory this process has held; `ru_maxrss` would count that of the process that started it as well."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def read_blocks(files: list[Path]) -> None:
@@ -296,15 +291,6 @@ def write(plain: Path, folder: Path, options: dict[str, Any]) -> int:
     for sidecar in place.glob("*.aux.xml"):
         sidecar.unlink()
     return sum(path.stat().st_size for path in place.iterdir())
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +32,10 @@ from tasks.score import score_files, score_scene
 from vae.detector import BATCH, Detector
 from vae.model import build
 from vae.normalisation import Normalisation
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when it is run as a script
+
+from benchmarks.machine import machine, versions
 
 BANDS = ("B02", "B03", "B04", "B08")
 GOALS = {"ingest beside bare read": 0.7, "score beside bare network": 0.7}
@@ -123,8 +125,8 @@ def measure(folder: Path, side: int, repetitions: int) -> dict[str, object]:
     }
     return {
         "benchmark": "night",
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": {name: version(name) for name in ("tilewatch", "torch", "numpy", "rasterio")},
+        "machine": machine(),
+        "versions": versions("tilewatch", "torch", "numpy", "rasterio"),
         "scene": {"side": side, "bands": len(BANDS) + 1, "tiles": tiles, "megabytes": round(megabytes, 1)},
         "repetitions": repetitions,
         "results": rows,

@@ -59,7 +59,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Tiles gathered for training; may be deleted at any time."""
+        """Tiles gathered for training, heatmaps that are being made; may be deleted when nothing runs."""
         return self.root / "cache"
 
     @property

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from configs import Period, SettingsError
 from flows.parameters import Watch
 from flows.progress import progress
-from flows.train import log_score_histograms
+from flows.train import log_score_histograms, what_it_would_miss
 from tasks import registry, steps, tracking
 from tasks.dataset import NothingToTrain
 from tasks.score import check_fit
@@ -92,8 +92,8 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
             scores = scores[~is_suspect(scores, suspects(scenes, settings, workspace))]
         made = with_calibrations(detector, scores, None, settings, basis, places=detector)
         calibration = made.detector.required_calibration
-        metadata = {**detector.metadata, "calibration_dates": list(calibration.dates)}
-        calibrated = replace(made.detector, metadata=metadata)
+        metadata = {**detector.metadata, "calibration_dates": list(calibration.dates), "misses": []}
+        calibrated = what_it_would_miss(replace(made.detector, metadata=metadata), scenes, settings, workspace)
         log_score_histograms(replace(made, detector=calibrated))
         tracking.log_finite({"threshold": calibration.threshold, "calibration_tiles": calibration.tiles}, step=0)
         version = registry.register(calibrated, settings, request.reason or "calibrated again")

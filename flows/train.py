@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 
 import mlflow
@@ -17,13 +18,15 @@ from prefect import flow
 from configs import Settings, Workspace
 from flows.ingest import ingest_new
 from flows.parameters import TrainRequest, Watch
-from flows.progress import progress
+from flows.progress import console, progress
 from imagery.catalog import SceneRecord
 from tasks import figures, registry, steps, tracking
 from tasks.artifacts import table_artifact
 from tasks.dataset import split_scenes
+from tasks.injected import recall_figure
 from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
+from tasks.smoke import injected_into
 from tasks.train import (
     Calibrated,
     Trained,
@@ -35,6 +38,7 @@ from tasks.train import (
     usable_scenes,
 )
 from tasks.validate import Validation, validate_scenes
+from vae.detector import Detector
 from vae.scores import find
 from vae.training import EpochMetrics
 
@@ -80,7 +84,8 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
         staging = f"staging-{run.info.run_id}"
         try:
             calibrated = _calibrate(trained, staging, settings, workspace)
-            detector = calibrated.detector
+            detector = what_it_would_miss(calibrated.detector, trained.split.calibration_scenes, settings, workspace)
+            calibrated = replace(calibrated, detector=detector)
             _log(trained, calibrated, validation, settings)
             version = registry.register(detector, settings, request.reason)
             os.rename(workspace.latents / staging, workspace.latents / version)
@@ -168,6 +173,28 @@ def _calibrate(trained: Trained, staging: str, settings: Settings, workspace: Wo
 
     with progress("calibrate", len(trained.split.scenes)) as counter:
         return calibrate_detector(trained.detector, trained.split, settings, workspace, counter.at, keep)
+
+
+def what_it_would_miss(
+    detector: Detector, scenes: Sequence[SceneRecord], settings: Settings, workspace: Workspace
+) -> Detector:
+    """Put anomalies into calibration scenes: what is flagged of them, to the active run and with the detector."""
+    if not settings.injections.enabled:
+        return detector
+    console.print("inject anomalies into calibration scenes")
+    try:
+        alarm = injected_into(scenes, detector, settings, workspace)
+    except ValueError as error:
+        log.warning("nothing was injected: %s", error)
+        return detector
+    for warning in alarm.warnings:
+        log.warning("%s", warning)
+    mlflow.log_table(alarm.table, "injected.json")
+    mlflow.log_figure(recall_figure(alarm), "figures/injected.png")
+    scored = alarm.table[alarm.table["tiles"] > 0]
+    found = {f"injected_recall/{row.kind}": float(row.recall) for row in scored.itertuples()}
+    tracking.log_finite(found | {"injected_ap": alarm.mean_ap, "injected_false_alarms": alarm.false_alarms}, step=0)
+    return replace(detector, metadata={**detector.metadata, "misses": alarm.warnings})
 
 
 def log_score_histograms(calibrated: Calibrated) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -18,11 +14,10 @@ from configs import Period, Settings, Workspace
 from imagery.catalog import Catalog, SceneRecord
 from imagery.tiles import read_tiles
 from tasks.ingest import open_scene
+from tasks.scratch import scratch_folder
 from tasks.suspects import is_suspect, suspects
 from vae.calibration import Basis
 from vae.tiles import TileArrays
-
-LEFT_OVER_SECONDS = 24 * 3600.0
 
 
 class NothingToTrain(ValueError):
@@ -118,10 +113,7 @@ def gathered(
     """
     chosen = _choose(scenes, settings, workspace, limit)
     size, bands = settings.grid.tile_size, len(settings.source.bands)
-    _remove_left_over(workspace.cache)
-    folder = workspace.cache / f"tiles-{uuid4().hex}"
-    folder.mkdir(parents=True)
-    try:
+    with scratch_folder(workspace, "tiles") as folder:
         shape = (len(chosen), bands, size, size)
         values = np.lib.format.open_memmap(folder / "values.npy", "w+", np.float32, shape)
         valid = np.lib.format.open_memmap(folder / "valid.npy", "w+", np.bool_, (shape[0], size, size))
@@ -135,8 +127,6 @@ def gathered(
             if on_scene:
                 on_scene(done, by_scene.ngroups)
         yield TileArrays(values, valid)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _choose(
@@ -158,13 +148,6 @@ def _choose(
         keep = np.random.default_rng(settings.seed).choice(len(usable), limit, replace=False)
         usable = usable.iloc[np.sort(keep)].reset_index(drop=True)
     return usable
-
-
-def _remove_left_over(cache: Path) -> None:
-    """Remove what killed trainings have left, a day later: another one may be at work now."""
-    for folder in cache.glob("tiles-*"):
-        if time.time() - folder.stat().st_mtime > LEFT_OVER_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _spread(days: list[date], fraction: float) -> set[date]:

@@ -109,7 +109,7 @@ def smoke_alarm(
         SettingsError: A kind that does not exist.
         ValueError: No tiles.
     """
-    names = _kinds(settings)
+    names = kinds_of(settings)
     pool = nsmallest(POOL * settings.tiles, tiles, key=lambda tile: _lot(seed, tile.key))
     if not pool:
         raise ValueError("there is no held-out tile to inject anything into")
@@ -142,7 +142,12 @@ def recall_figure(alarm: SmokeAlarm) -> Figure:
     return figure
 
 
-def _kinds(settings: InjectionSettings) -> list[str]:
+def kinds_of(settings: InjectionSettings) -> list[str]:
+    """Names of the kinds that are injected.
+
+    Raises:
+        SettingsError: A kind that does not exist.
+    """
     names = list(KINDS) if settings.kinds is None else list(settings.kinds)
     unknown = sorted({*names, *settings.strengths} - set(KINDS))
     if unknown:

@@ -29,6 +29,7 @@ from tasks.validate import Check, Validation
 from vae.calibration import NightLevel
 from vae.detector import Detector
 from vae.drift import REPORTED_ONLY
+from vae.scores import find
 
 QUICKLOOK_SIDE = 480
 HISTORY_NIGHTS = 30
@@ -201,7 +202,8 @@ def _evidence(
                     before, count = reference.read(tile.window)
                     before = scene.usual.alignment.alignment.apply(before)
                     images["usual"] = picture(before, count > 0, size)
-                if batch.past is not None and scores.kind[index] == detector.score_settings.name:
+                kind = str(scores.kind[index])
+                if batch.past is not None and kind and "past" in find(kind).needs:
                     images["expected"] = picture(batch.past.values[index], batch.past.valid[index], size)
                 elif model is not None:
                     images["expected"] = picture(model[index], valid, size)
@@ -220,7 +222,7 @@ def _judged_words(row: pd.Series, detector: Detector) -> str:
     """What a reader should know of how a tile was judged."""
     if row["basis"] == "in_scene":
         return "judged by the other tiles of its scene alone: the p-value is not calibrated"
-    if row["kind"] != detector.score_settings.name:
+    if row["kind"] != detector.required_calibration.score:
         return f"looked at alone, by {row['kind']}: its past does not show it"
     return ""
 
@@ -326,6 +328,7 @@ def _scene_views(night: Night, unknown: Sequence[SceneRecord], scored: Sequence[
                 level=whole.level if whole else None,
                 cloud_fraction=scene.record.cloud_fraction,
                 status="scored" if len(numbers) else "too cloudy",
+                reason="; ".join(level.note for level in scene.nights.values() if level.note),
                 usual=_usual_words(scene.usual),
                 alarm="; ".join(level.alarm for level in scene.nights.values() if level.alarm),
             )
@@ -393,10 +396,11 @@ def _details(detector: Detector) -> dict[str, str]:
     calibration = detector.required_calibration
     dates = about["training_dates"]
     return {
-        "score": f"{detector.score_settings.name}, {detector.score_settings.pool} over the valid pixels of a tile"
+        "score": f"{calibration.score}, {detector.score_settings.pool} over the valid pixels of a tile"
         + ", as a multiple of what is usual there on that night",
         "bands": ", ".join(detector.bands),
         "trained on": f"{about['training_tiles']} tiles of {len(dates)} dates, {dates[0]} to {dates[-1]}",
         "calibrated on": f"{calibration.tiles} tiles of {len(calibration.dates)} dates",
+        **({"misses": "; ".join(about["misses"])} if about.get("misses") else {}),
         "tile": f"{detector.tile_size} × {detector.tile_size} pixels",
     }

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import geopandas as gpd
@@ -25,6 +24,7 @@ from imagery.tiles import TileBatch
 from tasks.ingest import reading_key
 from tasks.observe import observe, opened
 from tasks.reference import Usual
+from tasks.scratch import scratch_folder
 from vae.calibration import NightLevel
 from vae.detector import Detector
 from vae.drift import Profile
@@ -158,9 +158,8 @@ class _KeptMaps:
 
 @contextmanager
 def _kept(workspace: Workspace) -> Iterator[_KeptMaps]:
-    workspace.cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="heatmap-", dir=workspace.cache) as folder:
-        maps = _KeptMaps(Path(folder) / "maps.float32")
+    with scratch_folder(workspace, "heatmap") as folder:
+        maps = _KeptMaps(folder / "maps.float32")
         try:
             yield maps
         finally:

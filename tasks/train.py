@@ -24,6 +24,7 @@ from imagery.statistics import BandStats
 from imagery.tiles import read_tiles
 from tasks.dataset import Split, gathered, split_scenes
 from tasks.ingest import reading_key
+from tasks.injected import kinds_of
 from tasks.observe import observe, opened
 from tasks.reference import usual_of
 from tasks.score import latent_rows
@@ -73,18 +74,25 @@ def check_request(settings: Settings, split: Split, workspace: Workspace) -> Non
     """Refuse, before any work, a training whose result could not be used.
 
     Raises:
-        SettingsError: A score that does not exist.
-        CalibrationError: Too few tiles to calibrate on.
+        SettingsError: A score, or a kind of injected anomaly, that does not exist.
+        CalibrationError: Too few tiles or dates to calibrate on.
     """
     try:
-        check_scores(settings.score, settings.model)
+        check_scores(settings.score, settings.model, visible_channels(settings))
     except (ScoreError, DetectorError) as error:
         raise SettingsError(str(error)) from None
+    kinds_of(settings.injections)
     catalog = Catalog(workspace)
     tiles = sum(
         int((catalog.tiles(record)["valid_fraction"] >= settings.score.min_valid).sum())
         for record in split.calibration_scenes
     )
+    dates = {record.day for record in split.calibration_scenes}
+    if len(dates) < settings.calibration.min_dates:
+        raise CalibrationError(
+            f"{len(dates)} dates are there to calibrate on, calibration.min_dates asks for "
+            f"{settings.calibration.min_dates}: add calibration dates, or lower it"
+        )
     needed = max(settings.calibration.min_tiles, fewest(settings.calibration.false_alarm_rate))
     if tiles < needed:
         raise CalibrationError(

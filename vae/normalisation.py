@@ -51,6 +51,7 @@ class Normalisation:
                 )
         if not (math.isfinite(self.clip) and self.clip > 0):
             raise VaeError(f"normalised values cannot be clipped to ±{self.clip}: use a positive number")
+        _check_log_offset(self.log_offset)
 
     def apply(self, values: Tensor, valid: Tensor | None = None) -> Tensor:
         """Normalise.
@@ -72,10 +73,10 @@ class Normalisation:
         return normalised if valid is None else torch.where(valid[:, None], normalised, 0.0)
 
     def invert(self, normalised: Tensor) -> Tensor:
-        """(B, C, H, W) normalised values back to physical ones; what was clipped stays clipped."""
+        """(B, C, H, W) normalised values back to physical ones; what was clipped stays clipped, at 1e-4 at least."""
         offset, scale = self._per_band(normalised)
         values = normalised * scale + offset
-        return values.exp() - self.log_offset if self.log else values
+        return (values.exp() - self.log_offset).clamp(min=DARKEST) if self.log else values
 
     @classmethod
     def from_limits(
@@ -84,8 +85,9 @@ class Normalisation:
         """Map the two physical values (low, high) of each band to -1 and 1.
 
         Raises:
-            VaeError: Limits that are equal, out of order, or too dark for a logarithm.
+            VaeError: Limits that are equal, out of order, or too dark for a logarithm; a negative offset.
         """
+        _check_log_offset(log_offset)
         units = {
             band: tuple(math.log(max(end, DARKEST) + log_offset) if log else end for end in ends)
             for band, ends in limits.items()
@@ -134,3 +136,8 @@ class Normalisation:
         offset = values.new_tensor(self.offset).view(1, -1, 1, 1)
         scale = values.new_tensor(self.scale).view(1, -1, 1, 1)
         return offset, scale
+
+
+def _check_log_offset(offset: float) -> None:
+    if not (math.isfinite(offset) and offset >= 0):
+        raise VaeError(f"logarithms cannot be taken after adding {offset}: use 0 or more for normalise.log_offset")

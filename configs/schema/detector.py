@@ -93,7 +93,7 @@ class CalibrationSettings(Section):
 
     false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="Share of normal tiles that may be flagged.")
     min_tiles: int = Field(100, ge=10, description="Fewest calibration tiles; with fewer, calibration is refused.")
-    min_dates: int = Field(3, ge=1, description="Fewest calibration dates; with fewer, calibration is refused.")
+    min_dates: int = Field(2, ge=1, description="Fewest calibration dates; with fewer, calibration is refused.")
     night: Literal["off", "centred", "standardised"] = Field(
         "centred",
         description="What all tiles of a scene have in common is taken out of their scores, and judged by itself: "

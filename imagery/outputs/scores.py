@@ -13,9 +13,10 @@ from configs.workspace import whole_file
 def empty_scores() -> gpd.GeoDataFrame:
     """The scores of no tile at all."""
     columns = {
-        **dict.fromkeys(("tile_id", "location", "scene_id", "reason", "detector_version", "calibration_id"), "str"),
+        **dict.fromkeys(("tile_id", "location", "scene_id", "kind", "basis", "reason"), "str"),
+        **dict.fromkeys(("detector_version", "calibration_id"), "str"),
         **dict.fromkeys(("row_off", "col_off", "height", "width"), "int64"),
-        **dict.fromkeys(("valid_fraction", "score", "p_value", "threshold"), "float64"),
+        **dict.fromkeys(("valid_fraction", "raw", "score", "p_value", "threshold"), "float64"),
         "acquired": "datetime64[us, UTC]",
         "flagged": "bool",
     }

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import antimeridian
 import geopandas as gpd
+import numpy as np
 import pystac
 import rasterio
 import shapely
@@ -67,7 +68,9 @@ def write_item(
         "scores": pystac.Asset(href(scores_file), "Scores of all tiles", media_type=PARQUET, roles=["data"]),
         "latents": pystac.Asset(href(latents), "Latents of all tiles", media_type=PARQUET, roles=["data"]),
     }
-    write_text(path, json.dumps(item.to_dict(include_self_link=False), indent=2, ensure_ascii=False) + "\n")
+    write_text(
+        path, json.dumps(item.to_dict(include_self_link=False), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def _item(acquired: str, scores: gpd.GeoDataFrame, grid: Grid, valid_fraction: float) -> pystac.Item:
@@ -85,7 +88,7 @@ def _item(acquired: str, scores: gpd.GeoDataFrame, grid: Grid, valid_fraction: f
             "tilewatch:scene_id": first["scene_id"],
             "tilewatch:detector_version": first["detector_version"],
             "tilewatch:calibration_id": first["calibration_id"],
-            "tilewatch:threshold": float(first["threshold"]),
+            "tilewatch:threshold": _threshold(scores),
             "tilewatch:tiles": len(scores),
             "tilewatch:scored": int(scores["score"].notna().sum()),
             "tilewatch:flags": int(scores["flagged"].sum()),
@@ -94,6 +97,13 @@ def _item(acquired: str, scores: gpd.GeoDataFrame, grid: Grid, valid_fraction: f
         },
         stac_extensions=[PROJECTION],
     )
+
+
+def _threshold(scores: gpd.GeoDataFrame) -> float | None:
+    """The threshold of most tiles: those without a past have another one; None when nothing was judged by one."""
+    found = scores["threshold"].to_numpy()
+    common = scores["threshold"][np.isfinite(found)].mode()
+    return float(common.iloc[0]) if len(common) else None
 
 
 def _projection(grid: Grid) -> dict[str, Any]:

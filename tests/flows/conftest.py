@@ -23,10 +23,12 @@ SETTINGS = {
     "source": {"root": "scenes", "bands": ["B02", "B03", "B04", "B08"]},
     "masks": {"class_band": "SCL"},
     "grid": {"tile_size": 16},
+    "reference": {"scenes": 3},
     "split": {"train": {"end": TRAIN_END}, "calibrate": {"start": DATES[20], "end": CALIBRATE_END}},
     "model": {"depth": 2, "width": 8, "latent_channels": 4},
     "train": {"epochs": 8},
     "calibration": {"min_tiles": 20, "false_alarm_rate": 0.05},
+    "injections": {"kinds": ["flood"], "tiles": 5},
     "compute": {"threads": 1},
 }
 

@@ -222,6 +222,8 @@ def settings_file(folder: Path) -> Path:
         "model": {"width": 8, "depth": 2, "latent_channels": 4},
         "train": {"epochs": 3, "device": "cpu"},
         "calibration": {"false_alarm_rate": 0.05, "min_tiles": 20},
+        "reference": {"scenes": 3},
+        "injections": {"enabled": False},
     }
     path.write_text(yaml.safe_dump(settings))
     return path

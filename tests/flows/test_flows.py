@@ -13,6 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from prefect import flow, task
 
 from configs import Settings, SettingsError
@@ -31,15 +32,17 @@ from tasks.nights import read_night
 from tasks.score import score_files
 from tasks.suspects import suspects
 from tasks.train import usable_scenes
-from tests.flows.conftest import CALIBRATE_END, DATES, GAIN_FROM
+from tests.commands import ROOT
+from tests.flows.conftest import CALIBRATE_END, DATES, GAIN_FROM, SETTINGS
 from vae.detector import Detector
 from vae.errors import CalibrationError, DetectorError
 
 pytestmark = pytest.mark.slow
 CONTRACT = {
     *("tile_id", "location", "scene_id", "acquired", "row_off", "col_off", "height", "width", "geometry"),
-    *("valid_fraction", "score", "p_value", "threshold", "flagged", "reason", "detector_version", "calibration_id"),
-    *("score_reconstruction", "score_squared_error", "score_nll", "score_kl"),
+    *("valid_fraction", "kind", "raw", "score", "p_value", "threshold", "flagged", "basis", "reason"),
+    *("detector_version", "calibration_id", "score_change", "score_novelty", "score_reconstruction"),
+    *("part_texture", "part_bands", "off_0", "off_1", "off_2", "off_3"),
 }
 
 
@@ -60,9 +63,12 @@ def test_training_makes_a_champion_that_tells_what_it_was_made_of(trained: tuple
     assert detector.metadata["training_dates"][-1] <= str(DATES[19]) < detector.metadata["calibration_dates"][0]
     assert not set(detector.metadata["validation_dates"]) & set(detector.metadata["training_dates"])
     assert summary.calibration_basis == "held_out"
-    assert set(detector.levels.levels) == {
-        f"meadow-r{row:05d}-c{col:05d}" for row in range(0, 64, 16) for col in range(0, 64, 16)
-    }
+    assert set(detector.calibrations) == {"change", "novelty"}
+    for made in detector.calibrations.values():
+        assert set(made.levels.names) == {
+            f"meadow-r{row:05d}-c{col:05d}" for row in range(0, 64, 16) for col in range(0, 64, 16)
+        }
+    assert detector.metadata["misses"] == []
     # A latent file for every scene of the split, with one row a tile.
     files = sorted((workspace.latents / "v1" / "meadow").glob("*.parquet"))
     assert len(files) == 28
@@ -85,7 +91,9 @@ def test_mlflow_has_settings_metrics_figures_data_and_model(trained: tuple[Watch
     assert run.data.params["grid.tile_size"] == "16"
     assert len(client.get_metric_history(summary.run_id, "elbo_held_out")) == summary.epochs
     assert run.inputs.dataset_inputs
-    assert {"settings.json", "figures/loss.png", "figures/expected.png", "figures/scores.png"} <= artifacts
+    assert {"settings.json", "injected.json", "figures/loss.png", "figures/expected.png"} <= artifacts
+    assert {"figures/scores-change.png", "figures/scores-novelty.png", "figures/injected.png"} <= artifacts
+    assert run.data.metrics["injected_recall/flood"] > 0.9
     assert {"validation/validation.json", "validation/validation.html"} <= artifacts
     assert client.get_model_version_by_alias("meadow", "champion").tags["reason"] == "first"
 
@@ -102,8 +110,9 @@ def test_the_registered_model_scores_through_mlflow_and_holds_no_pickle(trained:
     tiles[1, :, :4] = np.nan
     given = mlflow.pyfunc.load_model("models:/meadow@champion").predict(tiles)
 
-    expected = detector.score(tiles, np.isfinite(tiles).all(axis=1))
-    np.testing.assert_array_equal(given["score"], expected.score)
+    found = detector.score(tiles, np.isfinite(tiles).all(axis=1))
+    assert set(found.kind) == {"novelty"}  # they come without a past
+    np.testing.assert_array_equal(given["score"], detector.judge(found.kind, found.score).score)
 
 
 def test_a_model_whose_files_were_changed_is_not_used(fresh_watch: Watch) -> None:
@@ -227,10 +236,14 @@ def test_calibrating_again_changes_the_threshold_and_nothing_else(fresh_watch: W
 
     after = Detector.load(registry.champion(settings, workspace)[0])
     assert summary.detector_version != "v1"
+    artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(summary.run_id, "figures")}
+    assert artifacts == {"figures/scores-change.png", "figures/scores-novelty.png", "figures/injected.png"}
     assert after.required_calibration.false_alarm_rate == 0.1
     assert after.required_calibration.threshold < before.required_calibration.threshold
-    assert after.levels == before.levels
-    assert np.array_equal(after.sigma, before.sigma)
+    for name, made in after.calibrations.items():
+        assert made.levels.names == before.calibrations[name].levels.names
+        np.testing.assert_array_equal(made.levels.levels, before.calibrations[name].levels.levels)
+    assert after.scoring_identity == before.scoring_identity
 
 
 def test_latents_of_the_nights_and_drift_again(fresh_watch: Watch) -> None:
@@ -318,6 +331,39 @@ def test_tiles_that_were_flagged_are_not_learned_from(fresh_watch: Watch) -> Non
     assert not suspects(records, settings.model_copy(update={"split": SplitSettings(max_flagged=0)}), workspace)
 
 
+def test_without_a_network_a_watch_is_trained_and_its_nights_reported_to_the_same_bytes(
+    fresh_watch: Watch, tmp_path: Path
+) -> None:
+    preset = yaml.safe_load((ROOT / "configs/fast.yaml").read_text())
+    config = Path(fresh_watch.config).with_name("fast.yaml")
+    config.write_text(yaml.safe_dump({**SETTINGS, **preset, "injections": {"kinds": ["flood"], "tiles": 5}}))
+    kept = Path(fresh_watch.workspace)
+    one, two = (Watch(config=str(config), workspace=str(tmp_path / place)) for place in ("one", "two"))
+    for folder in ("catalog", "reference"):  # what is there is not read again
+        shutil.copytree(kept / folder, tmp_path / "one" / folder)
+    summary = train(one)
+    shutil.copytree(one.workspace, two.workspace)
+    for watch, workers in ((one, 1), (two, 4)):
+        watch = watch.model_copy(update={"overrides": [f"compute.workers={workers}"]})
+        (record,) = nightly(watch, NightRequest(night=DATES[29])).nights
+        assert record.flags >= 1
+        assert record.alarmed is not None
+    assert latents(two, NightRequest(night=DATES[29], force=True)).written == 1  # empty, as there is no network
+
+    assert (summary.epochs, summary.elbo_held_out) == (0, None)
+    settings, workspace = two.open()
+    detector = Detector.load(registry.champion(settings, workspace)[0])
+    assert detector.networks == ()
+    scores = gpd.read_parquet(workspace.scores / "v1" / "meadow" / f"{DATES[29]}.parquet")
+    assert {name for name in scores if name.startswith("score_")} == {"score_aligned_difference", "score_rx"}
+    assert set(scores["kind"]) == {"aligned_difference"}
+    assert detector.latent_size == 0
+    first, second = (digests(watch.workspace, "scores", "latents", "reports") for watch in (one, two))
+    assert set(first) == set(second)
+    names_its_run = f"reports/{DATES[29]}/night.json"
+    assert {name for name in first if first[name] != second[name]} == {names_its_run}
+
+
 def test_a_step_that_fails_for_one_scene_stops_no_other(prefect_database: None) -> None:
     @task(persist_result=False)
     def halve(number: int) -> int:
@@ -342,6 +388,7 @@ def test_a_step_that_fails_for_one_scene_stops_no_other(prefect_database: None) 
     ("override", "error", "told"),
     [
         ("score.name=reconstrution", SettingsError, "Did you mean 'reconstruction'"),
+        ("injections.kinds=[meteor]", SettingsError, r"unknown kind\(s\) meteor"),
         ("calibration.false_alarm_rate=0.0001", CalibrationError, "9999 are needed"),
         ("split.train={end: 2019-01-01}", NothingToTrain, "the catalog has 28 scenes"),
     ],

@@ -39,6 +39,8 @@ SETTINGS = {
     "model": {"depth": 2, "width": 8, "latent_channels": 4},
     "train": {"epochs": 3},
     "calibration": {"min_tiles": 20, "false_alarm_rate": 0.05},
+    "score": {"name": "novelty"},
+    "injections": {"enabled": False},
     "compute": {"threads": 1},
 }
 

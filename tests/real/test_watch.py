@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.slow
 
 def test_no_tile_of_the_border_of_a_landsat_scene_gets_a_score(shared: Callable[[str], Path], tmp_path: Path) -> None:
     folder = shared("landsat8")
-    watch = ("--config", ROOT / "configs/landsat8.yaml", "--set", f"source.root={folder}", *SMALL)
+    few = ("--set", f"source.root={folder}", "--set", "injections.enabled=false")
+    watch = ("--config", ROOT / "configs/landsat8.yaml", *few, *SMALL)
 
     trained = run_tilewatch(tmp_path, tmp_path / "prefect", "train", *watch)
     ran = run_tilewatch(tmp_path, tmp_path / "prefect", "nightly", "--night", "2020-05-18", *watch)
@@ -48,8 +50,13 @@ def test_no_tile_of_the_border_of_a_landsat_scene_gets_a_score(shared: Callable[
 def test_nights_over_romania_come_in_order_and_change_nothing_the_second_time(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    watch = ("--config", ROOT / "configs/romania.yaml", "--set", f"source.root={shared('romania_s2')}", *SMALL)
-    until = ("--until", "2019-08-31")
+    (tmp_path / "scenes").mkdir()
+    for path in shared("romania_s2").glob("*.tif"):
+        if "2018-06" < path.name < "2019-08":
+            shutil.copy(path, tmp_path / "scenes")
+    few = ("--set", "source.root=scenes", "--set", "injections.tiles=5")
+    watch = ("--config", ROOT / "configs/romania.yaml", *few, *SMALL)
+    until = ("--until", "2019-07-31")
 
     trained = run_tilewatch(tmp_path, tmp_path / "prefect", "train", *watch)
     ran = run_tilewatch(tmp_path, tmp_path / "prefect", "nightly", *until, *watch)
@@ -60,14 +67,18 @@ def test_nights_over_romania_come_in_order_and_change_nothing_the_second_time(
     nights = result(ran)["nights"]
     days = [night["night"] for night in nights]
     assert days == sorted(days)
-    assert "2019-07-01" <= days[0] <= days[-1] <= "2019-08-31"
-    workspace = tmp_path / "workspace"
+    assert "2019-07-01" <= days[0] <= days[-1] <= "2019-07-31"
+    workspace, kinds = tmp_path / "workspace", set[str]()
     for night in nights:
         assert (workspace / night["report"]).is_file()
         for scene in night["scenes"]:
             scores = gpd.read_parquet(workspace / f"scores/v1/{scene}.parquet")
             assert (scores["score"].notna() == (scores["valid_fraction"] >= 0.5)).all()
             assert not scores.loc[scores["score"].isna(), "flagged"].any()
+            assert set(scores["kind"]) <= {"change", "novelty", ""}
+            assert set(scores.loc[scores["score"].notna(), "basis"]) <= {"calibrated"}
+            kinds |= set(scores["kind"])
+    assert "change" in kinds
 
     before = state(workspace)
     again = run_tilewatch(tmp_path, tmp_path / "prefect", "nightly", *until, *watch)

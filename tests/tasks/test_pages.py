@@ -74,6 +74,8 @@ def flag(place: int, pictures: dict[str, str] | None = None, **changes: Any) -> 
         valid_fraction=0.97,
         pictures={"true colour": picture(0), "expected": picture(1)} if pictures is None else pictures,
         band_errors={"B02": 0.2, "B04": 0.5, "B08": 0.3},
+        parts={"texture": 0.75, "bands": 0.25},
+        judged="looked at alone, by novelty",
         history=[("2017-02-02", 0.1), ("2017-05-22", float("nan")), ("2017-06-01", 0.2), ("2017-06-21", 0.5)],
         heatmap_file="scores/1/rennes/2017-06-21_anomaly.tif",
         window=(0.25, 0.5, 0.1, 0.1),
@@ -95,7 +97,7 @@ def night(flags: list[FlagView], **changes: Any) -> NightView:
         flags=flags,
         scenes=(
             SceneView("rennes", "2017-06-21", 100, 96, len(flags), 0.2, 0.04, "scored"),
-            SceneView("paris", "2017-06-21", 100, 96, 0, 0.1, 0.0, "scored"),
+            SceneView("paris", "2017-06-21", 100, 96, 0, 0.1, 0.0, "scored", alarm="all of the scene scores 3 times"),
             SceneView("mumbai", "2017-06-21", 0, 0, 0, None, None, "quarantined", "another grid"),
         ),
         quarantined=(QuarantineView("mumbai/2017-06-21", "ingest", "B08.tif has another grid"),),
@@ -240,7 +242,9 @@ def test_a_flag_is_shown_with_its_evidence():
     text = page.words()
     for words in (
         "1 in 400 normal tiles look as odd",
+        "texture 75 %, bands 25 %",
         "Mostly B04, 50 % of the difference",
+        "looked at alone, by novelty",
         "0.5 against a threshold of 0.4",
         "48.1173° N, 1.6778° W",
         "48.11730, -1.67780",
@@ -252,6 +256,18 @@ def test_a_flag_is_shown_with_its_evidence():
     assert {"href": "geo:48.11730,-1.67780", "title": "Open in a map"} in page.named("a")
     assert all(image["alt"] for image in page.named("img"))
     assert [line["points"].count(",") for line in page.named("polyline")][:2] == [1, 2]
+
+
+def test_a_score_of_one_part_is_not_taken_apart():
+    text = Page(render_night(night([flag(0, parts={"novelty": 1.0}, judged="")]))).words()
+    assert "novelty" not in text
+    assert "Mostly B04" in text
+
+
+def test_a_scene_that_is_unusual_as_a_whole_is_marked_in_the_list_of_scenes():
+    text = Page(render_night(night([]))).words()
+    assert text.count("unusual as a whole") == 1
+    assert text.index("paris") < text.index("unusual as a whole all of the scene scores 3 times") < text.index("mumbai")
 
 
 def test_a_flag_on_the_map_leads_to_its_card():

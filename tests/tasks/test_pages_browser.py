@@ -73,6 +73,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if place < 4
             else {},
             band_errors={f"B{band:02d}": 0.1 for band in range(10)},
+            parts={"texture": 0.8, "bands": 0.2},
+            judged=HOSTILE if place == 0 else LONG,
             history=[("2017-05-02", 0.1), ("2017-06-01", 0.2), ("2017-06-21", 0.8)],
             heatmap_file=f"scores/{LONG}.tif",
             window=(0.15 * place, 0.1, 0.1, 0.2),
@@ -90,7 +92,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scored=192,
         flagged=6,
         flags=flags,
-        scenes=(SceneView(LONG, "2017-06-21", 200, 192, 6, 0.2, 0.04, "scored", HOSTILE),),
+        scenes=(SceneView(LONG, "2017-06-21", 200, 192, 6, 0.2, 0.04, "scored", HOSTILE, alarm=LONG),),
         quarantined=(QuarantineView(LONG, "ingest", HOSTILE),),
         drift=DriftView("drift", (LONG,), (DriftRow(LONG, 0.4, 0.2),), [("2017-06-01", 0.4), ("2017-06-21", 1.2)]),
         checks=(CheckView(LONG, "finite", "B02", "critical", "0", "0", True),),

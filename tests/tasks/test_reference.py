@@ -10,39 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.ndimage import gaussian_filter
 
 from configs import Settings, Workspace
-from imagery.catalog import Catalog, SceneRecord, list_files
+from imagery.catalog import SceneRecord, list_files
 from imagery.errors import ImageryError
-from tasks.ingest import ingest_scene, open_scene, plan_ingest, settle_grids
+from tasks.ingest import open_scene
 from tasks.reference import SceneAlignment, Usual, align_scene, flagged_as_whole, reference_for, usual_of
+from tests.places import FIRST, SIDE, ingested, land, write_scene
 from tests.rasters import BANDS, watch_settings, whole, write_raster
 
-SIDE, MARGIN = 100, 8
-FIRST = date(2020, 6, 1)
 AFTER = date(2020, 7, 1)
-
-
-def land() -> np.ndarray:
-    """(4, H, W) stored numbers of fields with texture, with a margin around what scenes show."""
-    draw = np.random.default_rng(0)
-    size = SIDE + 2 * MARGIN
-    fields = [gaussian_filter(draw.standard_normal((size, size)), 4) > 0 for _ in BANDS]
-    texture = gaussian_filter(draw.standard_normal((size, size)), 1.2)
-    return np.stack([1500 + 800 * field + 900 * texture for field in fields])
-
-
-def write_scene(
-    root: Path, day: date, rows: int = 0, cols: int = 0, gain: float = 1.0, offset: float = 0.0, clouded: int = 0
-) -> Path:
-    """A scene whose content must be moved down by `rows` and right by `cols`; its first rows are cloud."""
-    window = np.s_[:, MARGIN + rows : MARGIN + rows + SIDE, MARGIN + cols : MARGIN + cols + SIDE]
-    noise = 10 * np.random.default_rng(day.toordinal()).standard_normal((4, SIDE, SIDE))
-    numbers = (gain * land()[window] + offset + noise).clip(1, 60_000).astype(np.uint16)
-    classes = np.full((SIDE, SIDE), 4)
-    classes[:clouded] = 9
-    return write_raster(root / f"here/{day}.tif", dict(zip(BANDS, numbers, strict=True)), classes=classes)
 
 
 @pytest.fixture
@@ -58,14 +35,6 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def settings(root: Path) -> Settings:
     return watch_settings(root, masks={"class_band": "SCL"}, reference={"scenes": 4, "seasonal": 0})
-
-
-def ingested(settings: Settings, workspace: Workspace) -> list[SceneRecord]:
-    plan = plan_ingest(settings, workspace)
-    settle_grids(plan.scenes, settings, workspace)
-    for scene in plan.scenes:
-        assert ingest_scene(scene, settings, workspace).reason is None
-    return Catalog(workspace).scenes()
 
 
 @pytest.fixture

@@ -1,235 +1,446 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
 import torch
 
-from configs.schema import CalibrationSettings, ScoreSettings
-from tests.vae.conftest import make_detector, make_tiles
+from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
+from tests.vae.conftest import SMALL, MadePast, make_detector, make_normalisation, make_past, make_tiles, normal_batches
 from vae import drift
-from vae.detector import Detector
-from vae.digests import canonical_json, sha256
-from vae.errors import CalibrationError, DetectorError, ShapeError
+from vae.detector import IN_SCENE_RATE, Detector, check_scores
+from vae.errors import CalibrationError, DetectorError, ScoreError, ShapeError
 from vae.scores import SCORES
+from vae.tile_scores import TileScores
+
+SETTINGS = CalibrationSettings(false_alarm_rate=0.05, min_tiles=10, min_dates=1)
+NO_NETWORK = {"name": "aligned_difference", "without_past": "rx", "also": ("difference",)}
 
 
-def calibrated(**arguments) -> Detector:
+def calibrated(*names: str, dates: int = 4, tiles: int = 60, **arguments) -> Detector:
+    """Calibrated on some nights, for each score named; for both that tiles are judged by without a name."""
     detector = make_detector(**arguments)
-    tiles = make_tiles(150, seed=3)
-    scored = detector.score(tiles.values, tiles.valid, calibrated=False)
-    settings = CalibrationSettings(false_alarm_rate=0.05)
-    made = detector.with_calibration(scored.score, ["2024-05-01"], settings, "held_out")
-    profile = drift.Profile().add("here", date(2024, 5, 1), made.histograms(tiles.values, tiles.valid, scored))
-    return replace(made, profile=profile, metadata={"training_dates": ["2024-04-01"], "versions": {"torch": "2"}})
+    days = [(date(2024, 5, 1) + timedelta(days=number)).isoformat() for number in range(dates)]
+    nights = [make_tiles(tiles, seed=30 + number) for number in range(dates)]
+    scored = [
+        detector.score(night.values, night.valid, past=make_past(night, number)) for number, night in enumerate(nights)
+    ]
+    for name in names or (detector.score_settings.name, detector.score_settings.without_past):
+        raw = np.concatenate([night.components[name] for night in scored])
+        when = np.repeat(days, tiles).tolist()
+        places = [f"here-{number}" for number in range(tiles)] * dates
+        # Some places usually score more, as other dates tell.
+        usual = raw * np.tile(np.linspace(0.5, 2, tiles), dates), when, places
+        detector = detector.with_calibration(name, raw, when, when, places, SETTINGS, "held_out", usual)
+    return detector
 
 
-def bytes_of(scored, rows=slice(None)) -> list[bytes]:
-    parts = [scored.score, scored.p_value, scored.flagged, scored.heatmap, scored.latent, scored.valid_fraction]
-    return [np.ascontiguousarray(part[rows]).tobytes() for part in [*parts, *scored.components.values()]]
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return make_detector(also=("reconstruction", "kl"))
 
 
-@pytest.mark.parametrize("name", sorted(SCORES))
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_tile_gets_the_same_bytes_whatever_it_comes_with(name, threads):
-    detector, tiles = calibrated(name=name), make_tiles(133, seed=4, masked=0.4)
-    reference = detector.score(tiles.values, tiles.valid)
-    torch.set_num_threads(threads)
-    try:
-        order = np.random.default_rng(0).permutation(133)
-        assert bytes_of(detector.score(tiles.values[order], tiles.valid[order])) == bytes_of(reference, order)
-        for row in (0, 63, 64, 100, 132):
-            one = slice(row, row + 1)
-            assert bytes_of(detector.score(tiles.values[one], tiles.valid[one])) == bytes_of(reference, one)
-        for count in (2, 65):
-            few = detector.score(tiles.values[-count:], tiles.valid[-count:])
-            assert bytes_of(few) == bytes_of(reference, slice(-count, None))
-    finally:
-        torch.set_num_threads(1)
+@pytest.fixture(scope="module")
+def ready() -> Detector:
+    return calibrated()
 
 
-def test_what_lies_under_a_mask_changes_nothing():
-    detector, tiles = calibrated(), make_tiles(10, seed=4)
-    reference = detector.score(tiles.values, tiles.valid)
-    masked = ~np.broadcast_to(tiles.valid[:, None], tiles.values.shape)
-    for filling in (0.0, -5.0, 1e30, np.inf):
-        values = tiles.values.copy()
-        values[masked] = filling
-        assert bytes_of(detector.score(values, tiles.valid)) == bytes_of(reference)
-    # NaN where the mask says valid is masked too.
-    assert bytes_of(detector.score(tiles.values, np.ones_like(tiles.valid))) == bytes_of(reference)
+def some_past(count: int, known: list[bool]) -> tuple:
+    tiles = make_tiles(count, seed=4, masked=0.1)
+    past = make_past(tiles)
+    past.valid[~np.array(known)] = False
+    return tiles, past
 
 
-def test_the_score_is_the_pooled_heatmap_and_nan_where_masked():
-    detector, tiles = calibrated(), make_tiles(10, seed=4)
-    scored = detector.score(tiles.values, tiles.valid)
-    np.testing.assert_array_equal(np.isnan(scored.heatmap), ~tiles.valid)
+def test_tiles_are_compared_with_their_past_where_it_is_known_and_looked_at_alone_elsewhere(detector):
+    tiles, past = some_past(4, [True, False, True, False])
+    past.valid[2, :, 6:] = False  # 6 of 16 columns are known
+    scored = detector.score(tiles.values, tiles.valid, past=past)
+    assert scored.kind.tolist() == ["change", "novelty", "novelty", "novelty"]
+    for index, kind in enumerate(scored.kind):
+        assert scored.score[index] == scored.components[kind][index]
+    assert np.isnan(scored.components["change"]).tolist() == [False, True, False, True]
+    alone = detector.score(tiles.values, tiles.valid)
+    assert set(alone.kind) == {"novelty"}
+    np.testing.assert_array_equal(alone.components["novelty"], scored.components["novelty"])
+    assert np.isnan(alone.components["change"]).all()
+    assert detector.looks_back
+    assert not make_detector(name="kl", without_past="kl").looks_back
+
+
+def test_a_past_without_a_single_pixel_is_none_even_if_none_is_asked_for():
+    detector = make_detector(min_past=0.0)
+    tiles, past = some_past(2, [True, False])
+    past.values[0][:, past.valid[0]] = np.nan  # it says that it is known, and is not
+    past.values[0][:, 3, 3], past.valid[0, 3, 3] = 0.1, True
+    tiles.values[0, :, 3, 3], tiles.valid[0, 3, 3] = 0.1, True
+    scored = detector.score(tiles.values, tiles.valid, past=past)
+    assert scored.kind.tolist() == ["change", "novelty"]
+    assert np.isfinite(scored.score).all()
+    assert np.isfinite(scored.heatmap).sum(axis=(1, 2)).tolist() == [1, tiles.valid[1].sum()]
+
+
+def test_the_score_is_pooled_over_the_pixels_that_are_compared(detector):
+    tiles, past = some_past(10, [True] * 10)
+    scored = detector.score(tiles.values, tiles.valid, past=past)
+    assert set(scored.kind) == {"change"}
+    np.testing.assert_array_equal(np.isnan(scored.heatmap), ~(tiles.valid & past.valid))
     pooled = [np.quantile(heat[~np.isnan(heat)].astype(float), 0.9) for heat in scored.heatmap]
     np.testing.assert_allclose(scored.score, pooled, rtol=1e-6)
-    np.testing.assert_array_equal(scored.score, scored.components["reconstruction"])
-    np.testing.assert_array_equal(scored.flagged, scored.score > scored.threshold)
-    assert scored.latent.shape == (10, detector.latent_size) == (10, 4 * 4 * 4)
-    np.testing.assert_array_equal(detector.encode(tiles.values, tiles.valid).reshape(10, -1), scored.latent)
+    alone = detector.score(tiles.values, tiles.valid)
+    np.testing.assert_array_equal(np.isnan(alone.heatmap), ~tiles.valid)
 
 
-def test_a_strange_tile_scores_higher():
-    detector, tiles = calibrated(), make_tiles(10, seed=4)
-    values = tiles.values.copy()
-    values[:, :, 4:12, 4:12] *= 20
-    strange = detector.score(values, tiles.valid)
-    assert (strange.score > detector.score(tiles.values, tiles.valid).score).all()
+@pytest.mark.parametrize("pool", ["mean", "p90"])
+@pytest.mark.parametrize("name", ["change", "novelty", "decoded_and_pixel", "kl", "latent_l2", "rx", "difference"])
+def test_shares_of_parts_and_of_bands_sum_to_one(name, pool):
+    # also of flat tiles, and where hardly anything differs
+    without = "novelty" if "past" in SCORES[name].needs else name
+    detector = make_detector(name=name, without_past=without, pool=pool)
+    tiles, past = some_past(12, [True] * 12)
+    tiles.values[3:6] = 0.1
+    past.values[3:6] = 0.2
+    tiles.values[9:] = past.values[9:] * np.float32(1.0001)  # next to nothing
+    tiles.valid[9:] = past.valid[9:]
+    scored = detector.score(tiles.values, tiles.valid, past=replace(past, witness=None))
+    np.testing.assert_allclose(scored.bands.sum(axis=1), 1, rtol=1e-9)
+    assert (scored.bands >= 0).all()
+    mine = np.stack([share for share in scored.parts.values() if np.isfinite(share).all()])
+    np.testing.assert_allclose(mine.sum(axis=0), 1, rtol=1e-9)
+    assert ((mine >= 0) & (mine <= 1)).all()
 
 
-def test_a_tile_with_too_little_left_says_why_it_has_no_score():
-    detector, tiles = calibrated(), make_tiles(4, masked=0)
+def test_the_band_that_changed_has_most_of_the_share():
+    tiles, past = some_past(6, [True] * 6)
+    tiles.values[:, 1] *= 3
+    settings = ({}, {"members": 0, **NO_NETWORK})
+    for detector in [make_detector(**one) for one in settings]:
+        scored = detector.score(tiles.values, tiles.valid, past=replace(past, witness=None))
+        assert (scored.bands.argmax(axis=1) == 1).all()
+    tiles.values[:, 1] *= 3
+    alone = detector.score(tiles.values, tiles.valid)
+    assert set(alone.kind) == {"rx"}
+    assert (alone.bands[:, 1] > 0.5).all()
+
+
+def test_shares_are_of_the_pixels_where_the_score_is_highest():
+    tiles = make_tiles(6, masked=0)
+    past = make_past(tiles, masked=0, witness=False)
+    tiles.values[:, 0] *= 1.25  # everywhere a little
+    tiles.values[:, 1, 4:11, 4:11] *= 3  # an event in a fifth of the tile
+    scored = make_detector().score(tiles.values, tiles.valid, past=past)
+    assert (scored.bands[:, 1] > 0.6).all()
+
+
+def test_a_tile_that_is_just_as_expected_has_a_score_of_zero_and_no_shares(detector):
+    tiles = make_tiles(2, masked=0)
+    scored = detector.score(tiles.values, tiles.valid, past=MadePast(tiles.values, tiles.valid))
+    assert scored.kind.tolist() == ["change", "change"]
+    assert scored.score.tolist() == [0, 0]
+    assert scored.bands.sum() == scored.parts["texture"].sum() == scored.parts["bands"].sum() == 0
+
+
+def test_a_tile_with_too_little_left_says_why_it_has_no_score(detector):
+    tiles = make_tiles(4, masked=0)
     valid = tiles.valid.copy()
     valid[1, :, 2:] = False  # 2 of 16 columns
     valid[2] = False
     valid[3, :, 8:] = False  # half of the tile, but all there is of it at the edge
     scored = detector.score(tiles.values, valid, area=np.array([256, 256, 256, 128]))
-    assert scored.reason == [
-        None,
-        "12 % of the tile is usable, 50 % needed",
-        "nothing of the tile is usable",
-        None,
-    ]
+    assert scored.reason == [None, "12 % of the tile is usable, 50 % needed", "nothing of the tile is usable", None]
     np.testing.assert_allclose(scored.valid_fraction, [1, 0.125, 0, 1])
     unscored = np.array([False, True, True, False])
-    for array in (scored.score, scored.p_value, scored.components["kl"], scored.latent[:, 0], scored.heatmap[:, 0, 0]):
+    parts = scored.score, scored.components["kl"], scored.latent[:, 0], scored.heatmap[:, 0, 0], scored.bands[:, 0]
+    for array in (*parts, scored.parts["spectrum"]):
         np.testing.assert_array_equal(np.isnan(array), unscored)
-    assert not scored.flagged[unscored].any()
+    assert scored.kind.tolist() == ["novelty", "", "", "novelty"]
 
 
-def test_no_tiles_give_no_scores():
+@pytest.mark.parametrize("area", [np.array([256]), np.array([256, 0]), np.array([[256, 256]])])
+def test_areas_that_are_not_one_number_a_tile_are_refused(detector, area):
     tiles = make_tiles(2)
-    scored = calibrated().score(tiles.values[:0], tiles.valid[:0])
+    with pytest.raises(ShapeError, match="area must give the pixels of each of the 2 tiles"):
+        detector.score(tiles.values, tiles.valid, area=area)
+
+
+def test_no_tiles_give_no_scores(detector):
+    tiles = make_tiles(2)
+    past = make_past(tiles).rows(slice(0, 0))
+    scored = detector.score(tiles.values[:0], tiles.valid[:0], past=past)
     assert scored.score.shape == (0,)
     assert scored.heatmap.shape == (0, 16, 16)
     assert scored.reason == []
+    judged = detector.judge(scored.kind, scored.score)
+    assert judged.night is None
+    assert judged.alarm is None
+    assert detector.histograms(tiles.values[:0], tiles.valid[:0], scored).tiles == 0
 
 
-def test_an_uncalibrated_detector_says_so():
-    detector, tiles = make_detector(), make_tiles(2)
-    with pytest.raises(CalibrationError, match="calibrate it first"):
-        detector.score(tiles.values, tiles.valid)
-    scored = detector.score(tiles.values, tiles.valid, calibrated=False)
-    assert np.isfinite(scored.score).all()
-    assert np.isnan(scored.p_value).all()
-    assert np.isnan(scored.threshold)
-
-
-def test_a_calibration_of_another_score_is_refused():
-    with pytest.raises(DetectorError, match=r"reconstruction pooled by p90.*nll pooled by mean"):
-        replace(calibrated(), score_settings=ScoreSettings(name="nll", pool="mean"))
-
-
-def test_tiles_that_do_not_fit_are_refused():
-    detector, tiles = calibrated(), make_tiles(2, bands=4)
+def test_arrays_that_do_not_fit_are_refused(detector):
+    tiles, other = make_tiles(2), make_tiles(2, bands=4)
     with pytest.raises(ShapeError, match=r"\(N, 3, 16, 16\) of bands B00, B01, B02.*\(2, 4, 16, 16\)"):
+        detector.score(other.values, other.valid)
+    past = make_past(tiles)
+    for part in vars(past):
+        wrong = replace(past, **{part: getattr(past, part)[:1]})
+        with pytest.raises(ShapeError, match=rf"must have {part} \(2, .*got \(1, "):
+            detector.score(tiles.values, tiles.valid, past=wrong)
+
+
+def test_a_score_that_had_no_past_to_learn_from_is_not_used():
+    detector = make_detector(learn=False).with_constants(normal_batches(past=False))
+    assert set(detector.constants) == {"novelty"}
+    tiles, past = some_past(3, [True] * 3)
+    scored = detector.score(tiles.values, tiles.valid, past=past)
+    assert scored.kind.tolist() == ["novelty"] * 3
+    assert np.isfinite(scored.score).all()
+    assert np.isnan(scored.components["change"]).all()
+
+
+def nothing_known(count: int):
+    def batches():
+        tiles = make_tiles(count, seed=1)
+        past = make_past(tiles)
+        past.valid[:] = False
+        yield tiles.values[:0], tiles.valid[:0], past.rows(slice(0, 0))
+        yield tiles.values, np.zeros_like(tiles.valid), None
+        yield tiles.values, tiles.valid, past
+
+    return batches
+
+
+def test_empty_batches_and_pasts_that_are_known_nowhere_teach_nothing():
+    detector = make_detector(learn=False, also=("latent_knn", "decoded_difference"))
+    learned = detector.with_constants(nothing_known(5))
+    assert set(learned.constants) == {"novelty", "latent_knn"}
+    assert learned.constants["latent_knn"][0]["memory"].shape == (5, 4)
+    assert detector.with_constants(lambda: []).constants == {}
+
+
+def test_a_detector_that_learned_nothing_says_so():
+    tiles = make_tiles(2)
+    detector = make_detector(learn=False, without_past="latent_knn")
+    with pytest.raises(ScoreError, match="has not learned 'memory'"):
         detector.score(tiles.values, tiles.valid)
 
 
-def test_the_expectation_is_physical_and_filled_in():
-    detector, tiles = calibrated(), make_tiles(3)
+def test_more_tiles_at_a_time_than_a_batch_are_learned_from_alike():
+    detector = make_detector(learn=False, name="aligned_difference", without_past="kl")
+    tiles = make_tiles(80, seed=7)
+
+    def at_once():
+        yield tiles.values, tiles.valid, make_past(tiles, 7)
+
+    in_batches = detector.with_constants(normal_batches(80, seed=7))
+    assert detector.with_constants(at_once).scoring_identity == in_batches.scoring_identity
+
+
+def test_a_detector_without_any_network_scores_judges_and_profiles():
+    detector = calibrated(members=0, **NO_NETWORK)
+    tiles, past = some_past(70, [True] * 60 + [False] * 10)
+    scored = detector.score(tiles.values, tiles.valid, past=past)
+    assert set(scored.kind) == {"aligned_difference", "rx"}
+    assert scored.latent.shape == (70, 0) == (70, detector.latent_size)
+    judged = detector.judge(scored.kind, scored.score)
+    assert set(judged.basis) == {"calibrated"}
+    found = detector.histograms(tiles.values, tiles.valid, scored)
+    assert found.tiles == 70
+    assert found.latent.shape == (0, drift.LATENT_BINS)
+    assert max(drift.statistics(found, found).values()) == 0
+    assert "latent_shift" not in drift.statistics(found, found)
+    assert np.isnan(detector.sigma).all()
+    for give in (detector.expected, detector.encode):
+        with pytest.raises(ScoreError, match=r"model\.members"):
+            give(tiles.values, tiles.valid)
+
+
+def test_both_kinds_of_a_scene_are_judged_by_calibrations_of_their_own(ready):
+    tiles, past = some_past(40, [True] * 25 + [False] * 15)
+    tiles.values[7], tiles.values[30] = tiles.values[7] * 6, tiles.values[30] * 6
+    scored = ready.score(tiles.values, tiles.valid, past=replace(past, witness=None))
+    judged = ready.judge(scored.kind, scored.score, [f"here-{number}" for number in range(40)])
+    for name, rows in (("change", slice(0, 25)), ("novelty", slice(25, None))):
+        apart = ready.calibrations[name].judge(scored.score[rows], [f"here-{number}" for number in range(40)][rows])
+        np.testing.assert_array_equal(judged.score[rows], apart.score)
+        np.testing.assert_array_equal(judged.p_value[rows], apart.p_value)
+        np.testing.assert_array_equal(judged.flagged[rows], apart.flagged)
+        assert set(judged.threshold[rows]) == {apart.threshold}
+    assert judged.flagged[[7, 30]].all()
+    assert set(judged.basis) == {"calibrated"}
+    assert list(judged.nights) == ["change", "novelty"]
+    assert judged.night is judged.nights["change"]
+    heat = judged.relative(scored.heatmap[30], 30)
+    assert heat.shape == (16, 16)
+    np.testing.assert_array_equal(np.isnan(heat), ~tiles.valid[30])
+    assert np.nanquantile(heat.astype(float), 0.9) == pytest.approx(judged.score[30], rel=1e-4)
+
+
+def test_a_kind_without_a_calibration_is_judged_by_its_own_scene_and_marked_so():
+    only_alone = calibrated("novelty")
+    tiles, past = some_past(40, [True] * 40)
+    # One calibration at hand is better than none: all tiles are looked at alone.
+    assert set(only_alone.score(tiles.values, tiles.valid, past=past).kind) == {"novelty"}
+    never = replace(only_alone, calibrations={})
+    scored = never.score(tiles.values, tiles.valid, past=past)
+    assert set(scored.kind) == {"change"}
+    scored.score[5] *= 100
+    judged = never.judge(scored.kind, scored.score)
+    assert set(judged.basis) == {"in_scene"}
+    assert judged.flagged[5]
+    assert judged.flagged.sum() <= 4
+    assert "not calibrated" in judged.night.note
+    mixed = only_alone.judge(scored.kind, scored.score)
+    assert mixed.threshold[0] < judged.threshold[0]  # 5 % of its calibration, not 1 %
+    assert IN_SCENE_RATE == 0.01
+
+
+def test_unscored_tiles_have_no_verdict(ready):
+    tiles = make_tiles(20, masked=0)
+    tiles.valid[3] = False
+    scored = ready.score(tiles.values, tiles.valid)
+    judged = ready.judge(scored.kind, scored.score)
+    assert np.flatnonzero(np.isnan(judged.p_value)).tolist() == [3]
+    assert not judged.flagged[3]
+    assert judged.basis[3] == ""
+    raw = np.ones((16, 16), dtype=np.float32)
+    np.testing.assert_array_equal(judged.relative(raw, 3), raw)
+
+
+def test_the_order_of_a_scenes_tiles_does_not_matter(ready):
+    tiles, past = some_past(40, [True] * 25 + [False] * 15)
+    scored = ready.score(tiles.values, tiles.valid, past=past)
+    judged = ready.judge(scored.kind, scored.score)
+    order = np.random.default_rng(0).permutation(40)
+    again = ready.judge(scored.kind[order], scored.score[order])
+    np.testing.assert_array_equal(again.score, judged.score[order])
+    np.testing.assert_array_equal(again.p_value, judged.p_value[order])
+
+
+def test_an_uncalibrated_detector_says_so(detector):
+    assert detector.calibration is None
+    assert detector.calibration_id == ""
+    with pytest.raises(CalibrationError, match="calibrate it first"):
+        detector.required_calibration  # noqa: B018
+
+
+def test_the_calibration_of_tiles_with_a_past_comes_first(ready):
+    assert ready.calibration is ready.calibrations["change"]
+    only = replace(ready, calibrations={"novelty": ready.calibrations["novelty"]})
+    assert only.required_calibration is ready.calibrations["novelty"]
+    assert only.calibration_id == ready.calibrations["novelty"].calibration_id
+    assert len({only.calibration_id, ready.calibration_id, ready.calibrations["change"].calibration_id}) == 3
+    assert only.identity != ready.identity
+    assert only.scoring_identity == ready.scoring_identity
+
+
+def test_a_calibration_of_another_score_or_detector_is_refused(ready):
+    swapped = {"novelty": ready.calibrations["change"]}
+    with pytest.raises(DetectorError, match=r"of change pooled by p90, the detector scores novelty pooled by p90"):
+        replace(ready, calibrations=swapped)
+    with pytest.raises(DetectorError, match=r"pooled by p90.*pooled by mean"):
+        replace(ready, score_settings=ScoreSettings(pool="mean", also=()))
+    others = {
+        "seed": 1,
+        "visible": (0, 1, 2),
+        "networks": make_detector(seed=1, learn=False).networks,
+        "constants": {},
+        "normalisation": make_normalisation(log_offset=0.1),
+        "score_settings": ScoreSettings(min_valid=0.6, also=()),
+    }
+    for name, part in others.items():
+        with pytest.raises(CalibrationError, match="calibrate again"):
+            replace(ready, **{name: part})
+
+
+def test_what_does_not_decide_a_score_changes_no_identity(ready):
+    described = replace(ready, metadata={"reason": "new words"}, profile=drift.Profile())
+    assert described.identity == ready.identity
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"networks": ()}, "model.members is 1, and there are 0 networks"),
+        ({"normalisation": make_normalisation(4)}, "made for 3 bands, the normalisation has 4"),
+        ({"tile_size": 18}, "tiles of 18 pixels cannot be halved"),
+        ({"networks": (), "model": ModelSettings(members=0)}, "novelty needs a network, and model.members is 0"),
+        ({"tile_size": 0}, "multiple of 4"),
+        ({"visible": (0, 1)}, "three channels"),
+        ({"visible": (0, 1, 3)}, "three channels, red, green and blue, of 3"),
+        ({"score_settings": ScoreSettings(without_past="change")}, "change compares with it"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(changes, message):
+    with pytest.raises(DetectorError, match=message):
+        replace(make_detector(learn=False), **changes)
+
+
+def test_texture_that_cannot_be_seen_is_refused_before_any_work():
+    model = ModelSettings()
+    check_scores(ScoreSettings(), model, visible=(2, 1, 0))
+    check_scores(ScoreSettings(name="aligned_difference"), model, visible=())
+    with pytest.raises(DetectorError, match=r"the score change looks at texture.*score\.visible"):
+        check_scores(ScoreSettings(), model, visible=())
+
+
+def test_tiles_of_a_side_that_textures_cannot_halve_are_refused():
+    network_free = {"networks": (), "model": ModelSettings(members=0), "tile_size": 18}
+    with pytest.raises(DetectorError, match="multiple of 4"):
+        replace(make_detector(learn=False, members=0, **NO_NETWORK), **network_free)
+
+
+def test_an_unknown_score_is_refused():
+    with pytest.raises(ScoreError, match=r"'chnge'.*Did you mean 'change'"):
+        make_detector(name="chnge", learn=False)
+
+
+@pytest.mark.parametrize("side", [4, 8, 20, 32])
+def test_tiles_of_many_sizes_are_scored(side):
+    detector = make_detector(side=side)
+    tiles = make_tiles(5, side=side, masked=0.1)
+    scored = detector.score(tiles.values, tiles.valid, past=make_past(tiles))
+    has_score = [why is None for why in scored.reason]
+    assert np.isfinite(scored.score).tolist() == has_score
+    assert scored.heatmap.shape == (5, side, side)
+    assert SMALL["depth"] == 2
+
+
+def test_the_expectation_is_physical_and_filled_in(detector):
+    tiles = make_tiles(3)
     expected = detector.expected(tiles.values, tiles.valid)
     assert expected.shape == tiles.values.shape
     assert (expected > 0).all()
     x = detector.normalisation.apply(torch.from_numpy(tiles.values), torch.from_numpy(tiles.valid))
     decoded = detector.normalisation.apply(torch.from_numpy(expected))
-    by_hand = ((x - decoded) / 0.3).square().mean(1).numpy()[tiles.valid]
-    np.testing.assert_allclose(detector.score(tiles.values, tiles.valid).heatmap[tiles.valid], by_hand, atol=1e-3)
+    by_hand = ((x - decoded) / 0.3).square().mean(1).numpy()
+    plain = make_detector(name="reconstruction", without_past="reconstruction").score(tiles.values, tiles.valid)
+    np.testing.assert_allclose(plain.heatmap[tiles.valid], by_hand[tiles.valid], atol=1e-3)
+    encoded = detector.encode(tiles.values, tiles.valid)
+    np.testing.assert_array_equal(
+        encoded.reshape(3, -1), detector.score(tiles.values, tiles.valid, area=np.full(3, 256)).latent
+    )
+    assert detector.latent_size == 4 * 4 * 4
 
 
-def test_a_detector_comes_back_from_disk_as_it_was(tmp_path):
-    detector, tiles = calibrated(), make_tiles(20, seed=4)
-    detector.save(tmp_path / "one")
-    loaded = Detector.load(tmp_path / "one")
-    assert bytes_of(loaded.score(tiles.values, tiles.valid)) == bytes_of(detector.score(tiles.values, tiles.valid))
-    assert loaded.calibration.calibration_id == detector.calibration.calibration_id
-    assert loaded.identity == detector.identity != make_detector(seed=1).identity
-    assert loaded.metadata == detector.metadata
-    assert loaded.model == detector.model
-    loaded.save(tmp_path / "two")
-    for path in (tmp_path / "one").iterdir():
-        assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
-    for key, histograms in detector.profile.entries.items():
-        np.testing.assert_array_equal(loaded.profile.entries[key].values, histograms.values)
+def test_a_scene_with_few_pixels_has_no_statistics(detector):
+    pixels = make_tiles(2, masked=0).values.transpose(0, 2, 3, 1).reshape(-1, 3)
+    assert detector.scene_stats(pixels[:199]) is None
+    stats = detector.scene_stats(pixels)
+    x = detector.normalisation.apply(torch.from_numpy(make_tiles(2, masked=0).values))
+    torch.testing.assert_close(stats.mean, x.mean(dim=(0, 2, 3)))
 
 
-def test_saving_again_replaces_the_detector(tmp_path):
-    make_detector(seed=0).save(tmp_path)
-    make_detector(seed=1).save(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
-    assert Detector.load(tmp_path).identity == make_detector(seed=1).identity
+def rows_of(scored: TileScores, rows) -> TileScores:
+    """As if these tiles had been scored alone."""
+    parts = {name: getattr(scored, name)[rows] for name in ("kind", "score", "bands", "heatmap", "latent")}
+    components = {name: part[rows] for name, part in scored.components.items()}
+    return replace(scored, **parts, components=components)
 
 
-def rewrite(folder, **changes):
-    """Edit detector.json as someone would who also knows how to mend its checksum."""
-    path = folder / "detector.json"
-    about = {**json.loads(path.read_text()), **changes}
-    del about["checksum"]
-    path.write_bytes(canonical_json({**about, "checksum": sha256(canonical_json(about))}))
-
-
-def other_threshold(folder):
-    path = folder / "detector.json"
-    path.write_text(path.read_text().replace('"false_alarm_rate": 0.05', '"false_alarm_rate": 0.5'))
-
-
-def other_rate_with_checksum(folder):
-    about = json.loads((folder / "detector.json").read_text())
-    rewrite(folder, calibration={**about["calibration"], "false_alarm_rate": 0.5})
-
-
-def weights_changed(folder):
-    (path,) = folder.glob("*.safetensors")
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def weights_truncated(folder):
-    (path,) = folder.glob("*.safetensors")
-    path.write_bytes(path.read_bytes()[:-50])
-
-
-def calibrated_elsewhere(folder):
-    about = json.loads((folder / "detector.json").read_text())["calibration"]
-    detector = Detector.load(folder)
-    made = replace(detector.calibration, runtime={**about["runtime"], "backend": "openvino"})
-    replace(detector, calibration=made).save(folder)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (other_threshold, "checksum differs"),
-        (other_rate_with_checksum, "not the one it names"),
-        (weights_changed, "sha256 differs"),
-        (weights_truncated, "sha256 differs"),
-        (lambda folder: next(folder.glob("*.safetensors")).unlink(), "cannot be loaded"),
-        (lambda folder: (folder / "detector.json").unlink(), "there is no detector in"),
-        (lambda folder: (folder / "detector.json").write_text('{"format": 1'), "not JSON"),
-        (lambda folder: (folder / "detector.json").write_text("[]"), "names no format"),
-        (lambda folder: rewrite(folder, format=2), "has format 2, this version reads up to 1: update tilewatch"),
-        (lambda folder: rewrite(folder, weights={"file": "../w.safetensors", "sha256": ""}), "outside its own folder"),
-        (lambda folder: rewrite(folder, weights=None), "cannot be loaded"),
-        (lambda folder: rewrite(folder, model={"width": 16, "depth": 2, "latent_channels": 4}), "cannot be loaded"),
-        (calibrated_elsewhere, "calibrated with backend openvino and would run with backend torch-eager"),
-    ],
-)
-def test_damaged_altered_and_foreign_detectors_are_refused_in_words(tmp_path, damage, message):
-    calibrated().save(tmp_path)
-    damage(tmp_path)
-    with pytest.raises(DetectorError, match=message):
-        Detector.load(tmp_path)
-
-
-def test_histograms_of_parts_are_those_of_the_scene():
-    detector, tiles = calibrated(), make_tiles(90, seed=4, masked=0.3)
+def test_histograms_of_parts_are_those_of_the_scene(detector):
+    tiles = make_tiles(90, seed=4, masked=0.3)
     scored = detector.score(tiles.values, tiles.valid)
     whole = detector.histograms(tiles.values, tiles.valid, scored)
     has_score = np.isfinite(scored.score)
@@ -239,10 +450,16 @@ def test_histograms_of_parts_are_those_of_the_scene():
     assert whole.latent.shape[0] == 4
     assert (whole.latent.sum(1) == has_score.sum()).all()
     parts = [
-        detector.histograms(
-            tiles.values[rows], tiles.valid[rows], detector.score(tiles.values[rows], tiles.valid[rows])
-        )
+        detector.histograms(tiles.values[rows], tiles.valid[rows], rows_of(scored, rows))
         for rows in (slice(0, 7), slice(7, None))
     ]
     np.testing.assert_array_equal((parts[1] + parts[0]).values, whole.values)
     np.testing.assert_array_equal((parts[1] + parts[0]).scores, whole.scores)
+
+
+def test_drift_looks_at_the_score_that_every_tile_has(detector):
+    tiles, past = some_past(20, [True] * 10 + [False] * 10)
+    with_past = detector.histograms(tiles.values, tiles.valid, detector.score(tiles.values, tiles.valid, past=past))
+    without = detector.histograms(tiles.values, tiles.valid, detector.score(tiles.values, tiles.valid))
+    np.testing.assert_array_equal(with_past.scores, without.scores)
+    assert with_past.tiles == 20

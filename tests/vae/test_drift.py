@@ -147,6 +147,21 @@ def test_profiles_merge_in_any_order(order, cut):
     assert again.to_arrays()[0] == straight.to_arrays()[0]
 
 
+def test_drift_of_a_detector_without_a_network_is_judged_without_latents():
+    draw = np.random.default_rng(0)
+    profile = Profile()
+    for number in range(12):
+        bands, ones = draw.normal(0, 0.3, (30, 1, 1, 1)), np.ones((30, 1, 1), bool)
+        found = histograms(("B02",), CLIP, bands, ones, np.zeros((30, 0)), draw.lognormal(size=30))
+        profile = profile.add("here", date(2023, 1, 1) + timedelta(days=30 * number), found)
+    null = drift.null_by_dates(profile, SETTINGS)
+    assert null.keys() == {"psi_B02", "ks_B02", "wasserstein_B02", "brightness_shift", "score_shift"}
+    assert np.isfinite(list(null.values())).all()
+    again = Profile.from_arrays(*profile.to_arrays())
+    assert again.entries["here", date(2023, 1, 1)].latent.shape == (0, drift.LATENT_BINS)
+    assert drift.null_by_dates(again, SETTINGS) == null
+
+
 def test_histograms_of_other_detectors_are_not_added():
     with pytest.raises(DriftError, match="different detectors"):
         of_values(np.zeros((3, 1))) + of_values(np.zeros((3, 1)), bands=("B08",))

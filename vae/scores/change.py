@@ -16,20 +16,19 @@ from torch import Tensor
 
 from vae.scores.evidence import Evidence
 from vae.scores.registry import Learn, score
-from vae.texture import packaged_weights, texture_maps
+from vae.texture import WEIGHTS, packaged_weights, texture_maps
 
 View = Callable[[Evidence, Tensor, Tensor], Tensor]
 
 MOST_A_BATCH = 20_000  # pixels that scales are learned from
 SMALLEST_SCALE = 1e-4  # normalised units
+STEADIEST = 0.01  # of the usual scale of a view's channels
 BANDS_WEIGHT = 0.25  # of the bands beside texture
 TEXTURE = "texture."  # before the names of its weights among the constants
 
 
-def agreed(tonight: Tensor, earlier: Tensor | None) -> Tensor:
-    """What two dates agree on: the smaller of two differences of one sign, else nothing; tonight's without another."""
-    if earlier is None:
-        return tonight
+def agreed(tonight: Tensor, earlier: Tensor) -> Tensor:
+    """What two dates agree on: the smaller of two differences of one sign, else nothing."""
     same = torch.sign(tonight) == torch.sign(earlier)
     return torch.where(same, torch.minimum(tonight.abs(), earlier.abs()), 0.0) * torch.sign(tonight)
 
@@ -43,7 +42,7 @@ def _decoded(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
 
 
 def _texture(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
-    weights = {name.removeprefix(TEXTURE): part.to(x.device) for name, part in evidence.constants.items()}
+    weights = {name: evidence.constant(f"{TEXTURE}{name}") for name in WEIGHTS}
     return texture_maps(evidence.photograph(x), weights)
 
 
@@ -51,22 +50,33 @@ VIEWS: dict[str, View] = {"bands": _bands, "decoded": _decoded, "texture": _text
 
 
 def learn_scales(*views: str) -> Learn:
-    """The usual size of the differences in each channel of some views: median absolute difference × 1.4826."""
+    """The usual size of the differences in each channel of some views, where tile and past are known."""
 
     def learn(evidences: Iterable[Evidence]) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {view: [] for view in views}
         weights = {f"{TEXTURE}{name}": part for name, part in packaged_weights().items()} if "texture" in views else {}
         for evidence in evidences:
+            alone = replace(evidence, constants=weights, past=replace(evidence.before, witness=None))
             for view in views:
-                tonight, _ = _differences(replace(evidence, constants=weights), view)
+                tonight, _ = _differences(alone, view)
                 tonight = _at_pixels(tonight, evidence.valid)
                 seen = (evidence.valid & evidence.before.valid).flatten()
                 pixels = tonight.movedim(1, -1).flatten(0, 2)[seen]
                 found[view].append(pixels[:: max(len(pixels) // MOST_A_BATCH, 1)].abs())
-        scales = {view: torch.cat(parts).median(dim=0).values * 1.4826 for view, parts in found.items()}
-        return weights | {f"scale_{view}": scale.clamp(min=SMALLEST_SCALE) for view, scale in scales.items()}
+        return weights | {f"scale_{view}": usual_size(torch.cat(parts)) for view, parts in found.items()}
 
     return learn
+
+
+def usual_size(differences: Tensor) -> Tensor:
+    """(K,) the usual size of (N, K) absolute differences: 1.4826 × their median in each channel.
+
+    Where more than half are nothing at all (a band that is often clipped), 1.2533 × their mean, which is as much of a
+    normal distribution. No channel is taken to be a hundred times as steady as they usually are.
+    """
+    scale = differences.median(dim=0).values * 1.4826
+    scale = torch.where(scale > 0, scale, differences.mean(dim=0, dtype=torch.float64).float() * 1.2533)
+    return scale.clamp(min=max(SMALLEST_SCALE, STEADIEST * float(scale.median())))
 
 
 def difference(evidence: Evidence, view: str) -> Tensor:
@@ -77,7 +87,12 @@ def difference(evidence: Evidence, view: str) -> Tensor:
     return torch.where((evidence.valid & evidence.before.valid)[:, None], found, 0.0)
 
 
-def _differences(evidence: Evidence, view: str) -> tuple[Tensor, Tensor | None]:
+def off_bands(evidence: Evidence) -> Tensor:
+    """(B, C, H, W) how far each band is off what was to be expected, normalised units."""
+    return agreed(*evidence.differences(lambda x, valid: x)).abs()
+
+
+def _differences(evidence: Evidence, view: str) -> tuple[Tensor, Tensor]:
     return evidence.differences(lambda x, valid: VIEWS[view](evidence, x, valid))
 
 
@@ -117,13 +132,13 @@ def decoded_and_pixel(evidence: Evidence) -> dict[str, Tensor]:
     return {name: difference(evidence, name).abs().mean(dim=1) for name in ("bands", "decoded")}
 
 
-@score("texture_difference", "past", learn=learn_scales("texture"))
+@score("texture_difference", "past", "visible", learn=learn_scales("texture"))
 def texture_difference(evidence: Evidence) -> Tensor:
     """(B, H, W) the same of texture: the first layers of a network for photographs (`vae.texture`)."""
     return difference(evidence, "texture").abs().mean(dim=1)
 
 
-@score("change", "past", learn=learn_scales("bands", "texture"))
+@score("change", "past", "visible", learn=learn_scales("bands", "texture"))
 def change(evidence: Evidence) -> dict[str, Tensor]:
     """The default where there is a past: differences of texture and of the bands, each in its usual size.
 

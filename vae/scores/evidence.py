@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vae.errors import ScoreError
 from vae.model import ConvVAE, Passed
 
+UNCONFIRMED = 0.4  # of a difference: two dates of nothing usually agree on so much of it
 SMALLEST_VARIANCE = 1e-4  # of the largest: narrower directions are noise
 
 
@@ -130,9 +132,17 @@ class Evidence:
         return self.past
 
     @property
-    def expected_passed(self) -> Passed:
-        """What was to be expected, through the network."""
-        return self._once("expected", self.before.expected, self.before.valid)
+    def beside_expected(self) -> tuple[Passed, Passed]:
+        """The tiles and what was to be expected of them through the network, both masked where either is."""
+        return self._beside("expected", self.before.expected, self.before.valid)
+
+    @property
+    def beside_witness(self) -> tuple[Passed, Passed] | None:
+        """The tiles and the witness likewise; None without one."""
+        past = self.before
+        if past.witness is None or past.witness_valid is None:
+            return None
+        return self._beside("witness", past.witness, past.witness_valid)
 
     def constant(self, name: str) -> Tensor:
         """What the score learned of normal tiles.
@@ -155,23 +165,33 @@ class Evidence:
             raise ScoreError("texture needs red, green and blue: say which bands these are with score.visible")
         return lambda x: ((x[:, list(self.visible)] + 1) / 2).clamp(-0.5, 3)
 
-    def differences(self, view: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+    def differences(self, view: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """How what a view shows differs from what was to be expected, tonight and on the witness's date.
 
         Args:
             view: Takes bands and mask, gives a map (B, K, h, w).
 
         Returns:
-            Tonight's difference and, with a witness, that of its date.
+            Tonight's difference and that of the witness's date; without a witness, or under its masks, `UNCONFIRMED`
+            of tonight's, so that what one date alone shows is neither lost nor taken for as much as what two show.
         """
         past = self.before
         both = self.valid & past.valid
         tonight = view(_masked(self.x, both), both) - view(_masked(past.expected, both), both)
         if past.witness is None or past.witness_expected is None or past.witness_valid is None:
-            return tonight, None
+            return tonight, UNCONFIRMED * tonight
         seen = past.witness_valid
         earlier = view(_masked(past.witness, seen), seen) - view(_masked(past.witness_expected, seen), seen)
-        return tonight, earlier
+        # A cell of a coarser map is known where all of its pixels are.
+        height, width = tonight.shape[-2:]
+        known = F.adaptive_avg_pool2d(seen.to(tonight.dtype)[:, None], (height, width)) == 1
+        return tonight, torch.where(known, earlier, UNCONFIRMED * tonight)
+
+    def _beside(self, name: str, other: Tensor, seen: Tensor) -> tuple[Passed, Passed]:
+        # A network sees the mask too: under masks that differ, equal images would lie apart.
+        both = self.valid & seen
+        tiles = self.passed if torch.equal(both, self.valid) else self._once(f"tiles beside {name}", self.x, both)
+        return tiles, self._once(name, other, both)
 
     def _once(self, name: str, x: Tensor, valid: Tensor) -> Passed:
         if name not in self.shared:

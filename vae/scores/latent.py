@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vae.model import Passed
 from vae.scores.evidence import Evidence
 from vae.scores.registry import score
 
@@ -72,33 +73,49 @@ def latent_knn(evidence: Evidence) -> Tensor:
     return distances.topk(min(NEIGHBOURS, len(memory)), largest=False).values.mean(dim=1)
 
 
+def _nearest(evidence: Evidence, distance: Callable[[Passed, Passed], Tensor]) -> Tensor:
+    """(B,) distance to what is remembered and nearest: what was to be expected and, where there is one, the witness.
+
+    The memory of RaVÆn: Růžička et al. (2022), RaVÆn: unsupervised change detection of extreme events using ML on-board
+    satellites.
+    """
+    found = distance(*evidence.beside_expected)
+    witness, seen = evidence.beside_witness, evidence.before.witness_valid
+    if witness is None or seen is None:
+        return found
+    remembered = (evidence.valid & seen).flatten(1).any(dim=1)
+    return torch.where(remembered, torch.minimum(found, distance(*witness)), found)
+
+
 @score("latent_cosine", "network", "past")
 def latent_cosine(evidence: Evidence) -> Tensor:
-    """(B,) cosine distance of the posterior means of the tile and of what was to be expected, 0 to 2.
-
-    RaVÆn's headline score: Růžička et al. (2022), RaVÆn: unsupervised change detection of extreme events using ML
-    on-board satellites.
-    """
-    return 1 - F.cosine_similarity(evidence.mu.flatten(1), evidence.expected_passed.mu.flatten(1), dim=1)
+    """(B,) cosine distance of the posterior means of the tile and of what is remembered, 0 to 2: RaVÆn's headline."""
+    return _nearest(evidence, lambda one, other: 1 - F.cosine_similarity(one.mu.flatten(1), other.mu.flatten(1), dim=1))
 
 
 @score("latent_l2", "network", "past")
 def latent_l2(evidence: Evidence) -> Tensor:
-    """(B,) Euclidean distance of the posterior means of the tile and of what was to be expected."""
-    return (evidence.mu - evidence.expected_passed.mu).flatten(1).square().sum(dim=1).sqrt()
+    """(B,) Euclidean distance of the posterior means of the tile and of what is remembered."""
+    return _nearest(evidence, lambda one, other: (one.mu - other.mu).flatten(1).square().sum(dim=1).sqrt())
 
 
 @score("latent_kl", "network", "past")
 def latent_kl(evidence: Evidence) -> Tensor:
-    """(B,) divergence KL(q(z | tile) ‖ q(z | expected)), nats."""
-    one, other = evidence.passed, evidence.expected_passed
-    ratio = (one.logvar - other.logvar).exp() + (one.mu - other.mu).square() / other.logvar.exp()
-    return 0.5 * (ratio - 1 - one.logvar + other.logvar).flatten(1).sum(dim=1).clamp(min=0)
+    """(B,) divergence KL(q(z | tile) ‖ q(z | remembered)), nats."""
+
+    def divergence(one: Passed, other: Passed) -> Tensor:
+        ratio = (one.logvar - other.logvar).exp() + (one.mu - other.mu).square() / other.logvar.exp()
+        return 0.5 * (ratio - 1 - one.logvar + other.logvar).flatten(1).sum(dim=1).clamp(min=0)
+
+    return _nearest(evidence, divergence)
 
 
 @score("latent_wasserstein", "network", "past")
 def latent_wasserstein(evidence: Evidence) -> Tensor:
     """(B,) 2-Wasserstein distance of the two posteriors (diagonal Gaussians; Dowson & Landau 1982)."""
-    one, other = evidence.passed, evidence.expected_passed
-    apart = (one.mu - other.mu).square() + ((0.5 * one.logvar).exp() - (0.5 * other.logvar).exp()).square()
-    return apart.flatten(1).sum(dim=1).sqrt()
+
+    def distance(one: Passed, other: Passed) -> Tensor:
+        apart = (one.mu - other.mu).square() + ((0.5 * one.logvar).exp() - (0.5 * other.logvar).exp()).square()
+        return apart.flatten(1).sum(dim=1).sqrt()
+
+    return _nearest(evidence, distance)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vae.errors import ScoreError
 from vae.scores.evidence import Evidence
 
-Need = Literal["network", "past", "scene"]
+Need = Literal["network", "past", "scene", "visible"]
 Given = Tensor | dict[str, Tensor]
 Compute = Callable[[Evidence], Given]
 Learn = Callable[[Iterable[Evidence]], dict[str, Tensor]]
@@ -26,7 +26,7 @@ class Score:
     Attributes:
         name: Under which it is found.
         compute: From evidence to a map (B, H, W), a number a tile (B,), or maps by name, whose sum is the score.
-        needs: What the evidence must have.
+        needs: What the evidence must have, or it raises; but for the scene, which normal tiles stand in for.
         least: The smallest value it can take; depends on the network at most.
         learn: What it learns of normal tiles, from their evidence; None when it learns nothing.
     """

@@ -17,7 +17,9 @@ from vae.scores.registry import score
 SAMPLES = 8  # of the reconstruction probability
 REGRET_STEPS, REGRET_RATE = 30, 0.1
 MOST_A_BATCH = 20_000  # pixels that spectra are learned from
+SPECTRUM_WEIGHT = 0.25  # of rare spectra beside the reconstruction, in `novelty`
 GREYS = 32  # levels that a tile is rounded to before it is packed
+PLAIN_BITS = 8  # of a value that is not packed
 
 
 def _least_nll(evidence: Evidence) -> float:
@@ -68,18 +70,24 @@ def reconstruction_uncertainty(evidence: Evidence) -> Tensor:
     return torch.stack(_draws(evidence)).std(dim=0)
 
 
-@score("complexity_corrected", "network", least=lambda evidence: -math.inf)
+def _least_corrected(evidence: Evidence) -> float:
+    return _least_nll(evidence) - PLAIN_BITS * math.log(2) * len(evidence.sigma)
+
+
+@score("complexity_corrected", "network", least=_least_corrected)
 def complexity_corrected(evidence: Evidence) -> Tensor:
     """(B,) nats a valid pixel that the network needs beyond what a general compressor needs.
 
     Serrà et al. (2020), Input complexity and out-of-distribution detection with likelihood-based generative models: the
-    likelihood of simple images is high whatever they show. The compressor is zlib on tiles rounded to 32 greys.
+    likelihood of simple images is high whatever they show. The compressor is zlib on tiles rounded to 32 greys; no
+    tile needs more than eight bits a value, as if it were stored plainly.
     """
     per_tile = _valid_mean(_nll(evidence, evidence.expected), evidence.valid)
     greys = ((evidence.x / 4 + 0.5).clamp(0, 1) * (GREYS - 1)).round().byte().cpu().numpy()
     packed = [len(zlib.compress(np.ascontiguousarray(tile).tobytes(), 6)) for tile in greys]
     pixels = evidence.valid.flatten(1).sum(dim=1).clamp(min=1).double()
-    return per_tile - torch.tensor(packed, dtype=torch.float64, device=per_tile.device) * 8 * math.log(2) / pixels
+    bits = 8 * torch.tensor(packed, dtype=torch.float64, device=per_tile.device) / pixels
+    return per_tile - bits.clamp(max=PLAIN_BITS * evidence.x.shape[1]) * math.log(2)
 
 
 @score("likelihood_regret", "network")
@@ -99,8 +107,7 @@ def likelihood_regret(evidence: Evidence) -> Tensor:
         for _ in range(REGRET_STEPS):
             squared = torch.where(valid[:, None], (x - network.decode(z)) / sigma, 0.0).square()
             loss = 0.5 * squared.sum() + 0.5 * z.square().sum()
-            optimiser.zero_grad()
-            loss.backward()
+            (z.grad,) = torch.autograd.grad(loss, [z])  # the network's own parameters gather none
             optimiser.step()
         better = network.decode(z.detach())
     return (before - _valid_mean(_nll(evidence, better), evidence.valid)).clamp(min=0)
@@ -130,8 +137,27 @@ def rx(evidence: Evidence) -> Tensor:
 
 @score("novelty", "network", "scene", learn=learn_spectra)
 def novelty(evidence: Evidence) -> dict[str, Tensor]:
-    """The score of tiles without a past: what the network does not explain, and spectra that are rare in the scene."""
-    return {"reconstruction": _standardised(evidence).square().mean(dim=1), "spectrum": _rx(evidence)}
+    """The score of tiles without a past: what the network does not explain, and spectra that are rare in the scene.
+
+    The network leads. Rare spectra add thin veils, as of haze, that a decoder follows, and as much as the network they
+    would also add all that is merely rare. See `docs/detection.md` for what else was tried.
+    """
+    reconstruction = _standardised(evidence).square().mean(dim=1)
+    return {"reconstruction": reconstruction, "spectrum": SPECTRUM_WEIGHT * _rx(evidence)}
+
+
+def off_bands(evidence: Evidence) -> Tensor:
+    """(B, C, H, W) how far each band is off: from what the network makes of it, else from its scene's mean.
+
+    Squared, in units of the variance: of the band's residuals, or of what the other bands do not tell of it. 0 when
+    there is neither.
+    """
+    if evidence.network is not None:
+        return _standardised(evidence).square()
+    if evidence.scene is None and "mean" not in evidence.constants:
+        return torch.zeros_like(evidence.x)
+    scene = _scene(evidence)
+    return (evidence.x - scene.mean.view(1, -1, 1, 1)).square() * scene.precision.diagonal().view(1, -1, 1, 1)
 
 
 def _standardised(evidence: Evidence) -> Tensor:
@@ -139,9 +165,14 @@ def _standardised(evidence: Evidence) -> Tensor:
 
 
 def _rx(evidence: Evidence) -> Tensor:
-    scene = evidence.scene or SceneStats(evidence.constant("mean"), evidence.constant("precision"))
+    scene = _scene(evidence)
     away = evidence.x - scene.mean.view(1, -1, 1, 1)
     return torch.einsum("bchw,cd,bdhw->bhw", away, scene.precision, away).clamp(min=0) / away.shape[1]
+
+
+def _scene(evidence: Evidence) -> SceneStats:
+    """Of the tiles' own scene, else of normal tiles."""
+    return evidence.scene or SceneStats(evidence.constant("mean"), evidence.constant("precision"))
 
 
 def _nll(evidence: Evidence, expected: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vae.calibration.simulated import HERE, calibrate, levels_of, nights
-from vae.errors import CalibrationError
 from vae.calibration import Calibration, judge_in_scene
+from vae.errors import CalibrationError
 
 PLACES = [f"p{number}" for number in range(25)]
 MODES = ["off", "centred", "standardised"]

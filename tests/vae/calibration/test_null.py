@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vae.errors import CalibrationError
 from vae.calibration.null import fewest, fit_null, flagged_by_fdr
 from vae.calibration.tail import ParetoTail, excesses_for, fit_tail
+from vae.errors import CalibrationError
 
 
 def test_p_values_by_hand():

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vae.calibration.simulated import levels_of, nights
-from vae.errors import CalibrationError
 from vae.calibration import fit_place_levels
+from vae.errors import CalibrationError
 
 
 def fit(table: dict[str, list[float]], prior: float | None = 0.0, least: float = 0.0):
