@@ -24,6 +24,9 @@ MOST_A_BATCH = 20_000  # pixels that scales are learned from
 SMALLEST_SCALE = 1e-4  # normalised units
 STEADIEST = 0.01  # of the usual scale of a view's channels
 BANDS_WEIGHT = 0.25  # of the bands beside texture
+SMOOTHING, REACH = 1.5, 6  # standard deviation of the Gaussian, and how far it reaches, pixels
+CORE_STEPS, SOFTNESS = 4, 1.5  # of a robust covariance: steps, and scales at which a pixel's weight is a quarter
+CONSISTENT = 1.3  # times it, of a normal distribution
 TEXTURE = "texture."  # before the names of its weights among the constants
 
 
@@ -46,7 +49,26 @@ def _texture(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
     return texture_maps(evidence.photograph(x), weights)
 
 
-VIEWS: dict[str, View] = {"bands": _bands, "decoded": _decoded, "texture": _texture}
+def _smoothed(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
+    """Gaussian mean over the valid pixels around, then along learned directions that vary apart."""
+    known = valid[:, None].to(x.dtype)
+    smooth = _gaussian(x * known) / _gaussian(known).clamp(min=1e-3) * known
+    directions = evidence.constants.get("whitening")
+    return smooth if directions is None else torch.einsum("ij,bjhw->bihw", directions.to(x.device), smooth)
+
+
+def _gaussian(x: Tensor) -> Tensor:
+    """(B, C, H, W) Gaussian sums, nothing beyond the edge."""
+    steps = torch.arange(-REACH, REACH + 1, device=x.device)
+    weights = torch.exp(-0.5 * (steps / SMOOTHING).square())
+    weights = (weights / weights.sum()).to(x.dtype)
+    channels = x.shape[1]
+    rows = weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    x = F.conv2d(x, rows, padding=(REACH, 0), groups=channels)
+    return F.conv2d(x, rows.transpose(2, 3), padding=(0, REACH), groups=channels)
+
+
+VIEWS: dict[str, View] = {"bands": _bands, "smoothed": _smoothed, "decoded": _decoded, "texture": _texture}
 
 
 def learn_scales(*views: str) -> Learn:
@@ -62,8 +84,12 @@ def learn_scales(*views: str) -> Learn:
                 tonight = _at_pixels(tonight, evidence.valid)
                 seen = (evidence.valid & evidence.before.valid).flatten()
                 pixels = tonight.movedim(1, -1).flatten(0, 2)[seen]
-                found[view].append(pixels[:: max(len(pixels) // MOST_A_BATCH, 1)].abs())
-        return weights | {f"scale_{view}": usual_size(torch.cat(parts)) for view, parts in found.items()}
+                found[view].append(pixels[:: max(len(pixels) // MOST_A_BATCH, 1)])
+        together = {view: torch.cat(parts) for view, parts in found.items()}
+        learned = {f"scale_{view}": usual_size(pixels.abs()) for view, pixels in together.items() if view != "smoothed"}
+        if "smoothed" in together:
+            learned |= {"whitening": whitening(together["smoothed"]), "scale_smoothed": torch.ones(1)}
+        return weights | learned
 
     return learn
 
@@ -77,6 +103,22 @@ def usual_size(differences: Tensor) -> Tensor:
     scale = differences.median(dim=0).values * 1.4826
     scale = torch.where(scale > 0, scale, differences.mean(dim=0, dtype=torch.float64).float() * 1.2533)
     return scale.clamp(min=max(SMALLEST_SCALE, STEADIEST * float(scale.median())))
+
+
+def whitening(differences: Tensor) -> Tensor:
+    """(C, C) symmetric root of the inverse covariance of (N, C) differences, whatever a few of them are.
+
+    Geman–McClure weights by the distance in units of the covariance itself (Maronna 1976).
+    """
+    pixels = differences.double()
+    covariance = torch.diag(usual_size(differences.abs()).double().square())
+    for _ in range(CORE_STEPS):
+        distance = (pixels * torch.linalg.solve(covariance, pixels.T).T).mean(dim=1)
+        weights = 1 / (1 + distance / SOFTNESS**2).square()
+        covariance = CONSISTENT * (pixels * weights[:, None]).T @ pixels / weights.sum()
+        covariance += SMALLEST_SCALE**2 * torch.eye(len(covariance)).to(covariance)
+    variance, directions = torch.linalg.eigh(covariance)
+    return (directions / variance.sqrt() @ directions.T).float()
 
 
 def difference(evidence: Evidence, view: str) -> Tensor:
@@ -138,12 +180,13 @@ def texture_difference(evidence: Evidence) -> Tensor:
     return difference(evidence, "texture").abs().mean(dim=1)
 
 
-@score("change", "past", "visible", learn=learn_scales("bands", "texture"))
+@score("change", "past", "visible", learn=learn_scales("smoothed", "texture"))
 def change(evidence: Evidence) -> dict[str, Tensor]:
-    """The default where there is a past: differences of texture and of the bands, each in its usual size.
+    """The default where there is a past: differences of texture and of the smoothed bands, each in its usual size.
 
-    Texture tells what people build from what grows and is ploughed; the bands see what has no texture. See
-    `docs/detection.md` for what else was tried.
+    Texture tells what people build from what grows and is ploughed; the bands see what has no texture. Smoothed, what
+    lies half a pixel off is forgiven, and whitened, so is what light and season move alike. See `docs/detection.md` for
+    what else was tried.
     """
-    bands, texture = (difference(evidence, name).abs().mean(dim=1) for name in ("bands", "texture"))
+    bands, texture = (difference(evidence, name).abs().mean(dim=1) for name in ("smoothed", "texture"))
     return {"texture": texture, "bands": BANDS_WEIGHT * bands}
