@@ -13,7 +13,7 @@ from torch import nn
 
 from vae.errors import ScoreError
 from vae.scores import Evidence, Past, change, find
-from vae.scores.change import agreed, learn_scales, usual_size
+from vae.scores.change import VIEWS, agreed, learn_scales, usual_size, whitening
 from vae.scores.evidence import UNCONFIRMED
 from vae.texture import CHANNELS, packaged_weights, texture_maps
 
@@ -189,3 +189,28 @@ def test_the_weights_of_texture_are_ordinary_tensors_whoever_asks_first():
     with torch.inference_mode():
         weights = packaged_weights()
     assert not any(part.is_inference() or part.requires_grad for part in weights.values())
+
+
+def test_whitened_differences_of_normal_tiles_do_not_vary_together():
+    draw = np.random.default_rng(0)
+    mixing = draw.normal(size=(4, 4))
+    pixels = torch.from_numpy((draw.normal(size=(20_000, 4)) @ mixing.T).astype(np.float32))
+    struck = pixels.clone()
+    struck[:2000] += 30 * pixels.std(dim=0)
+    for found in (whitening(pixels), whitening(struck)):
+        covariance = np.cov((pixels @ found.T).numpy().T)
+        np.testing.assert_allclose(covariance / covariance.trace() * 4, np.eye(4), atol=0.12)
+        torch.testing.assert_close(found, found.T)
+
+
+def test_smoothing_knows_nothing_of_what_is_masked():
+    evidence = scene()
+    valid = evidence.valid.clone()
+    valid[:, 4:9, 4:9] = False
+    other = evidence.x.clone()
+    other[:, :, 4:9, 4:9] += 50
+    one, two = (VIEWS["smoothed"](evidence, torch.where(valid[:, None], x, 0.0), valid) for x in (evidence.x, other))
+    assert torch.equal(one, two)
+    constant = torch.full_like(evidence.x, 0.7) * valid[:, None]
+    found = VIEWS["smoothed"](evidence, constant, valid)
+    torch.testing.assert_close(found, constant)

@@ -46,7 +46,7 @@ def main() -> None:
         arrays = {name: np.load(path) for name, path in request["arrays"].items()}
         if request["do"] == "fit":
             fitted = [_fitted(make(), arrays["values"], arrays["days"], how) for make, how in MONITORS.values()]
-        else:
+        elif request["do"] == "monitor":
             np.save(request["give"], np.stack([_watched(copy.deepcopy(one), **arrays) for one in fitted]))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"monitors": list(MONITORS), "peak_megabytes": peak}), flush=True)
