@@ -88,12 +88,12 @@ def past_of(series: Series, date: int) -> Past | None:
     """What the dates before one let expect of it; None when they do not say enough."""
     share = series.valid.mean(axis=(1, 2))
     dated = [Dated(one, series.days[one].astype(object), float(share[one])) for one in range(date + 1)]
-    members = choose_members(dated, dated[date].day, ReferenceSettings())  # type: ignore[arg-type]
+    members = choose_members(dated, dated[date].day, ReferenceSettings())
     if not members:
         return None
     regressors, witness = split_witness(members)
-    rows = [one.number for one in regressors]  # type: ignore[attr-defined]
-    newest = None if witness is None else witness.number  # type: ignore[attr-defined]
+    rows = [one.number for one in regressors]
+    newest = None if witness is None else witness.number
     return expected(
         series.values[date],
         series.valid[date],

@@ -25,10 +25,11 @@ from tasks import registry, steps, tracking
 from tasks.artifacts import night_artifacts
 from tasks.dataset import NothingToTrain
 from tasks.drift import Drift, judge_night
+from tasks.evidence import read_scores
 from tasks.ingest import plan_ingest
 from tasks.nights import Night, NightRecord, due_nights, read_nights, refresh, write_night
 from tasks.reference import Usual
-from tasks.report import read_scores, validation_page, write_report
+from tasks.report import validation_page, write_report
 from tasks.score import check_fit, score_files
 from tasks.train import usable_scenes
 from tasks.validate import Validation, validate_scenes

@@ -39,7 +39,7 @@ from tasks.train import (
 )
 from tasks.validate import Validation, validate_scenes
 from vae.detector import Detector
-from vae.scores import find
+from vae.scoring import looks_back
 from vae.training import EpochMetrics
 
 log = logging.getLogger(__name__)
@@ -139,8 +139,7 @@ def _validate(settings: Settings, workspace: Workspace) -> Validation:
 
 def _look_back(settings: Settings, workspace: Workspace) -> None:
     """What the past lets expect of each scene, when a score asks for it."""
-    names = (settings.score.name, settings.score.without_past, *settings.score.also)
-    if any("past" in find(name).needs for name in names):
+    if looks_back(settings.score):
         scenes = split_scenes(settings, trainable_scenes(settings, workspace)).scenes
         with progress("compare", len(scenes)) as counter:
             look_back(scenes, settings, workspace, counter.at)

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import AlignmentSettings
-from imagery.robust import Fit, Floats, PixelPairs, core_covariance, deviation, evenly, robust_fit
+from imagery.robust import Fit, Floats, PixelPairs, deviation, evenly, robust_fit
 
 INLIER = 8.0  # a pixel fits when it is not further off than so many times the closest quarter of the pixels
 # Below this, reference and scene have nothing in common. Mean over the bands, measured: 0.16 and more for 97 pairs of
 # the same ground, across seasons, haze and snow; 0.13 and less for 20 pairs of different towns.
 LEAST_EXPLAINED = 0.15
 ROUNDING = 0.01  # scales: where two images are the same, what is left of them is no difference
-ARRAYS = ("matrix", "offset", "gain", "residual", "covariance", "unaligned", "explained")
+ARRAYS = ("matrix", "offset", "gain", "residual", "unaligned", "explained")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class Alignment:
         offset: (C,), physical units.
         gain: (C,) slope of each band of the scene against the same band of the reference.
         residual: (C,) robust standard deviation of scene minus mapped reference, physical units.
-        covariance: (C, C) robust covariance of the same, its diagonal the square of `residual`.
         unaligned: (C,) the same of scene minus reference as it is.
         explained: (C,) share of the scene's robust variance that the mapped reference explains; NaN without contrast.
         inliers: Share of the pixels that fit the map.
@@ -47,7 +46,6 @@ class Alignment:
     offset: Floats
     gain: Floats
     residual: Floats
-    covariance: Floats
     unaligned: Floats
     explained: Floats
     inliers: float
@@ -138,8 +136,7 @@ def _judged(
 ) -> Alignment:
     """The map in the images' own units, what it leaves over, and whether it is to be trusted."""
     distance = np.sqrt(pixels.distance(fit, scale))
-    residual, contrast = pixels.residual(fit), deviation(pixels.scene)
-    left, covariance = deviation(residual), core_covariance(residual)
+    left, contrast = deviation(pixels.residual(fit)), deviation(pixels.scene)
     reference_centre, scene_centre = pixels.centres
     between = scene_centre - pixels.baseline @ reference_centre
     unaligned = deviation(pixels.scene - pixels.baseline @ pixels.reference + between[:, None])
@@ -148,7 +145,7 @@ def _judged(
     inliers = float((distance <= INLIER * max(np.quantile(distance, 0.25), ROUNDING)).mean())
     offset = scene_centre + fit.offset - fit.matrix @ reference_centre
     found = Alignment(
-        bands, fit.matrix, offset, fit.gain, left, covariance, unaligned, explained, inliers, pixels.count, reason=None
+        bands, fit.matrix, offset, fit.gain, left, unaligned, explained, inliers, pixels.count, reason=None
     )
     return replace(found, reason=_reason(found, scale, settings.max_gain))
 
@@ -180,9 +177,9 @@ def _reason(found: Alignment, scale: Floats, max_gain: float) -> str | None:
 def _identity(bands: tuple[str, ...], pixels: int, reason: str, baseline: Floats) -> Alignment:
     """No map at all."""
     channels = len(bands)
-    unknown, unrelated = np.full(channels, np.nan), np.full((channels, channels), np.nan)
+    unknown = np.full(channels, np.nan)
     one, none = np.ones(channels), np.zeros(channels)
-    return Alignment(bands, baseline, none, one, unknown, unrelated, unknown, unknown, float("nan"), pixels, reason)
+    return Alignment(bands, baseline, none, one, unknown, unknown, unknown, float("nan"), pixels, reason)
 
 
 def _words(bands: Sequence[str], values: Floats) -> str:

@@ -47,24 +47,6 @@ def evenly(count: int, most: int) -> NDArray[np.int64]:
     return np.arange(count) if count <= most else np.arange(most) * count // most
 
 
-def core_covariance(residual: Floats, steps: int = 5) -> Floats:
-    """(C, C) covariance of (C, N) residuals around zero, whatever a few of them are.
-
-    Deviations are those of `deviation`. Correlations are weighted as pixels are in a refined fit, but by the distance
-    in units of the correlations themselves (Maronna 1976): else they would come out too small.
-    """
-    left = deviation(residual)
-    pixels = residual[:, evenly(residual.shape[1], MIDDLE)] / np.where(left > 0, left, 1)[:, None]
-    correlation = np.eye(len(left))
-    for _ in range(steps):
-        distance = (pixels * np.linalg.solve(correlation + 1e-6 * np.eye(len(left)), pixels)).mean(axis=0)
-        products = (pixels / np.square(1 + distance / SOFTNESS**2)) @ pixels.T
-        spread = np.sqrt(np.diagonal(products))
-        correlation = products / np.outer(np.where(spread > 0, spread, 1), np.where(spread > 0, spread, 1))
-        np.fill_diagonal(correlation, 1)
-    return correlation * np.outer(left, left)
-
-
 def deviation(values: Floats) -> Floats:
     """(C,) standard deviation from zero of (C, N) values, whatever a few of them are."""
     return MAD_TO_STD * np.median(np.abs(values), axis=1)

@@ -3,72 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from configs import Settings, Workspace
 from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
 from imagery.errors import ImageryError
-from imagery.truth import open_heatmap
-from tasks import pages, pictures, views
+from tasks import pages, views
 from tasks.drift import Drift
-from tasks.ingest import open_scene
+from tasks.evidence import Scored, flag_pictures, scene_map
 from tasks.nights import Night, NightRecord, night_folder
-from tasks.observe import observe, opened
 from tasks.reference import Usual
-from tasks.score import read_nights, score_files
 from tasks.validate import Check, Validation
-from vae.calibration import NightLevel
 from vae.detector import Detector
 from vae.drift import REPORTED_ONLY
-from vae.scores import find
 
-QUICKLOOK_SIDE = 480
 HISTORY_NIGHTS = 30
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A scored scene, its table of scores, and how it was judged as a whole."""
-
-    record: SceneRecord
-    scores: gpd.GeoDataFrame
-    nights: Mapping[str, NightLevel]
-    heatmap: Path
-    usual: Usual | None
-
-    @property
-    def shift(self) -> tuple[float, float]:
-        """(rows, columns) that it was moved by before it was scored."""
-        return self.usual.alignment.registration.correction if self.usual else (0.0, 0.0)
-
-
-def read_scores(
-    scenes: Sequence[SceneRecord], usual: Mapping[str, Usual], detector_version: str, workspace: Workspace
-) -> list[Scored]:
-    """The score tables of some scenes.
-
-    Args:
-        scenes: The scenes, all scored.
-        usual: What each was compared with, by `scene_id`.
-        detector_version: The detector that scored.
-        workspace: Where the scores are kept.
-    """
-    found = []
-    for record in scenes:
-        files = score_files(workspace, detector_version, record)
-        scores = gpd.read_parquet(files.scores)
-        nights = read_nights(files.profile)
-        found.append(Scored(record, scores, nights, files.heatmap, usual.get(record.scene_id)))
-    return found
 
 
 def write_report(
@@ -109,9 +63,9 @@ def write_report(
         mine = flags[flags["scene_id"] == scene.record.scene_id]
         illustrated = mine[(mine["tile_id"] + mine["scene_id"]).isin(shown)]
         try:
-            evidence = _evidence(scene, illustrated, detector, settings, workspace)
+            evidence = flag_pictures(scene, illustrated, detector, settings, workspace)
             if not illustrated.empty:
-                maps[scene.record.location] = _map(scene, detector, settings, workspace)
+                maps[scene.record.location] = scene_map(scene, detector, settings, workspace)
         except ImageryError:  # the numbers are kept in the score files; the page goes without pictures
             evidence = {}
         flag_views += [
@@ -172,46 +126,6 @@ def _ranked(flags: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
     return together.sort_values(["p_value", "score"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
-def _evidence(
-    scene: Scored, flags: gpd.GeoDataFrame, detector: Detector, settings: Settings, workspace: Workspace
-) -> dict[str, dict[str, str]]:
-    """Pictures of the flagged tiles of a scene, by tile id."""
-    if flags.empty:
-        return {}
-    rgb, limits = _colours(detector, settings)
-    high = _heat_limit(detector)
-    location = scene.record.location
-    places = set(zip(flags["row_off"], flags["col_off"], strict=True))
-    found = {}
-
-    def picture(values: NDArray[np.float32], valid: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
-        window = (slice(0, size[0]), slice(0, size[1]))
-        return pictures.rgb_image(values[:, *window], detector.bands, rgb, limits, valid[window])
-
-    with ExitStack() as stack:
-        opened_scene = stack.enter_context(opened(scene.record, detector, scene.usual, settings, workspace))
-        reference = stack.enter_context(scene.usual.reference.open()) if scene.usual else None
-        heat = stack.enter_context(open_heatmap(scene.heatmap, opened_scene.grid, location))
-        for batch, scores in observe(detector, opened_scene, settings.grid.stride, places):
-            model = detector.expected(batch.values, batch.valid) if detector.networks else None
-            for index, tile in enumerate(batch.tiles):
-                tile_id, size = tile.tile_id(location), (tile.height, tile.width)
-                valid = batch.valid[index]
-                images = {"true colour": picture(batch.values[index], valid, size)}
-                if scene.usual and reference:
-                    before, count = reference.read(tile.window)
-                    before = scene.usual.alignment.alignment.apply(before)
-                    images["usual"] = picture(before, count > 0, size)
-                kind = str(scores.kind[index])
-                if batch.past is not None and kind and "past" in find(kind).needs:
-                    images["expected"] = picture(batch.past.values[index], batch.past.valid[index], size)
-                elif model is not None:
-                    images["expected"] = picture(model[index], valid, size)
-                images["heatmap"] = pictures.heat_image(heat(tile.window), 0.0, high)
-                found[tile_id] = {name: pictures.png_data_uri(image) for name, image in images.items()}
-    return found
-
-
 def _shares(row: pd.Series, columns: Mapping[str, str]) -> dict[str, float]:
     """Shares that were worked out with the score, by name; those that are not known are left out."""
     found = {name: row[column] for name, column in columns.items() if column in row.index}
@@ -225,39 +139,6 @@ def _judged_words(row: pd.Series, detector: Detector) -> str:
     if row["kind"] != detector.required_calibration.score:
         return f"looked at alone, by {row['kind']}: its past does not show it"
     return ""
-
-
-def _map(scene: Scored, detector: Detector, settings: Settings, workspace: Workspace) -> str:
-    """A small picture of the whole scene with its flags, read strip by strip."""
-    rgb, limits = _colours(detector, settings)
-    channels = [detector.bands.index(band) for band in rgb]
-    with open_scene(scene.record.scene, settings, workspace, scene.shift) as reader:
-        grid = reader.grid
-        # Strips are whole multiples of the factor they are shrunk by, so that they fit together.
-        factor = -(-max(grid.width, grid.height) // QUICKLOOK_SIDE)
-        strips = []
-        for strip in grid.strips(factor * max(1, detector.tile_size // factor)):
-            pixels = reader.read(grid.strip_window(strip))
-            side = -(-max(pixels.valid.shape) // factor)
-            strips.append(pictures.shrink(pixels.values[channels], pixels.valid, side))
-    values = np.concatenate([values for values, _ in strips], axis=1)
-    image = pictures.rgb_image(values, rgb, rgb, limits, np.concatenate([valid for _, valid in strips]))
-    states = np.where(scene.scores["score"].isna(), "unscored", np.where(scene.scores["flagged"], "flagged", "normal"))
-    marks = [
-        pictures.TileMark(row.row_off, row.col_off, row.height, row.width, state)
-        for row, state in zip(scene.scores.itertuples(), states.tolist(), strict=True)
-    ]
-    return pictures.jpeg_data_uri(pictures.location_map(image, (grid.height, grid.width), marks))
-
-
-def _colours(detector: Detector, settings: Settings) -> tuple[tuple[str, str, str], dict[str, tuple[float, float]]]:
-    limits = {band: (low, high) for band, (low, high) in detector.metadata["rgb_limits"].items()}
-    return settings.report.rgb or pictures.default_rgb(detector.bands), limits
-
-
-def _heat_limit(detector: Detector) -> float:
-    """The brightest colour of every heatmap: twice the threshold, so that flags of all nights can be compared."""
-    return 2 * abs(detector.required_calibration.threshold)
 
 
 def _flag_view(

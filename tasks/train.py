@@ -213,7 +213,7 @@ def visible_channels(settings: Settings) -> tuple[int, ...]:
     """Which channels are red, green and blue; empty when neither the settings nor the bands' names tell.
 
     Raises:
-        SettingsError: `score.visible` names a band that is not read, or texture is asked for and cannot be seen.
+        SettingsError: `score.visible` names a band that is not read.
     """
     bands = settings.source.bands
     named = settings.score.visible

@@ -110,7 +110,7 @@ class Watched:
     def on_night(self, number: int = 0, **scene: object) -> SceneRecord:
         """Write a scene of the nights that follow, and enter it in the catalog."""
         when = day(TRAIN + CALIBRATE + number)
-        write_scene(Path(self.settings.source.root), when, **scene)  # type: ignore[arg-type]
+        write_scene(Path(self.settings.source.root), when, **scene)
         return next(one for one in ingested(self.settings, self.workspace) if one.day == when)
 
 

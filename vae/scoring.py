@@ -85,13 +85,12 @@ class Scorer:
     @property
     def names(self) -> tuple[str, ...]:
         """Every score that is worked out, the one for tiles with a past first."""
-        settings = self.score_settings
-        return tuple(dict.fromkeys((settings.name, settings.without_past, *settings.also)))
+        return self.score_settings.names
 
     @property
     def looks_back(self) -> bool:
         """Whether any score compares with the past."""
-        return any("past" in scores.find(name).needs for name in self.names)
+        return looks_back(self.score_settings)
 
     @property
     def sigma(self) -> np.ndarray:
@@ -341,6 +340,11 @@ class Scorer:
         check_shapes(values, valid, past, self.bands, self.tile_size)
 
 
+def looks_back(settings: ScoreSettings) -> bool:
+    """Whether any score compares with the past."""
+    return any("past" in scores.find(name).needs for name in settings.names)
+
+
 def check_scores(settings: ScoreSettings, model: ModelSettings, visible: Sequence[int] | None = None) -> None:
     """Refuse scores that do not exist or cannot be worked out.
 
@@ -353,7 +357,7 @@ def check_scores(settings: ScoreSettings, model: ModelSettings, visible: Sequenc
         ScoreError: No such score.
         DetectorError: One that needs a network, a past, or red, green and blue, where there is none.
     """
-    for name in (settings.name, settings.without_past, *settings.also):
+    for name in settings.names:
         if "visible" in scores.find(name).needs and visible is not None and len(visible) != 3:
             raise DetectorError(
                 f"the score {name} looks at texture in red, green and blue, and it is not known which bands these are: "

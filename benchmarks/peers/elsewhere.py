@@ -7,6 +7,7 @@ mapped to the later by least squares: without that they find the season.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ class TileOutliers(Elsewhere):
         in_scene: Learn from the scored scene itself, unlabelled, instead of from other places.
     """
 
-    NAMES = {"ecod": "ECOD", "iforest": "IForest", "autoencoder": "AutoEncoder", "vae": "PyOD VAE"}  # noqa: RUF012
+    NAMES: ClassVar = {"ecod": "ECOD", "iforest": "IForest", "autoencoder": "AutoEncoder", "vae": "PyOD VAE"}
 
     def __init__(self, kind: str, view: str, tiles: int, epochs: int, in_scene: bool = False) -> None:
         super().__init__(self.NAMES[kind], "PyOD", view, "outliers.py", kind, str(epochs))

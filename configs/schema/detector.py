@@ -87,6 +87,11 @@ class ScoreSettings(Section):
         0.5, description="A tile of which the past shows a smaller share of these pixels is looked at alone."
     )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every score that is worked out, the one for tiles with a past first."""
+        return tuple(dict.fromkeys((self.name, self.without_past, *self.also)))
+
 
 class CalibrationSettings(Section):
     """From score to p-value, flag and scene alarm."""

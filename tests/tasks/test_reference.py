@@ -149,7 +149,7 @@ def test_scenes_read_in_another_way_make_another_reference(
 ) -> None:
     other = settings.model_copy(update={"masks": settings.masks.model_copy(update={"bad_classes": (9, 4)})})
 
-    names = {reference_for("here", AFTER, chosen, workspace).name for chosen in (settings, other)}  # type: ignore[union-attr]
+    names = {reference_for("here", AFTER, chosen, workspace).name for chosen in (settings, other)}
 
     assert len(names) == 2
 

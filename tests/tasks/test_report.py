@@ -9,9 +9,10 @@ import numpy as np
 
 from imagery.catalog import SceneRecord
 from tasks.drift import Drift
+from tasks.evidence import read_scores
 from tasks.nights import Night
 from tasks.reference import usual_of
-from tasks.report import read_scores, write_report
+from tasks.report import write_report
 from tasks.score import score_scene
 from tests.places import NIGHT, SIDE, Watched, day, write_scene
 from tests.tasks.test_pages import Page

@@ -322,7 +322,7 @@ def test_an_uncalibrated_detector_says_so(detector):
     assert detector.calibration is None
     assert detector.calibration_id == ""
     with pytest.raises(CalibrationError, match="calibrate it first"):
-        detector.required_calibration  # noqa: B018
+        _ = detector.required_calibration
 
 
 def test_the_calibration_of_tiles_with_a_past_comes_first(ready):

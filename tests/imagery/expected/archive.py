@@ -76,6 +76,6 @@ def opened(record: SceneRecord) -> SceneReader:
 
 
 def expected_of(scene: SceneRecord, members: Sequence[SceneRecord], **settings: float) -> Expectation:
-    chosen = AlignmentSettings(**settings)  # type: ignore[arg-type]
+    chosen = AlignmentSettings(**settings)
     with opened(scene) as reader:
         return expect(reader, members, opened, BANDS, LOG, chosen)

@@ -97,20 +97,6 @@ def test_dates_that_say_the_same_share_the_weight() -> None:
     np.testing.assert_allclose(np.diag(found.matrix[:, :2] + found.matrix[:, 2:4]), 1.2, atol=0.05)
 
 
-def test_covariance_is_that_of_what_did_not_change() -> None:
-    draw = np.random.default_rng(0)
-    given, there = predictors(1, 2), turned(1, 0.2)
-    noise = draw.multivariate_normal([0, 0], [[4e-4, 3e-4], [3e-4, 9e-4]], (SIDE, SIDE)).transpose(2, 0, 1)
-    scene = mapped(*true_map(1, 2), given) + noise
-    scene[:, there] += np.array([0.5, -0.5])[:, None]
-
-    found = fitted(given, scene, 2)
-
-    np.testing.assert_allclose(np.diagonal(found.covariance), np.square(found.residual), rtol=1e-12)
-    correlation = found.covariance[0, 1] / np.prod(found.residual)
-    assert correlation == pytest.approx(0.5, abs=0.08)
-
-
 @pytest.mark.parametrize(("count", "witness"), [(1, False), (2, False), (3, True), (7, True)])
 def test_the_newest_scene_is_the_witness_when_two_are_left_without_it(count: int, witness: bool) -> None:
     members = [scene_record(scene_id=str(number)) for number in range(count)]
