@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
+from zlib import crc32
 
 Fault = Literal["503", "truncated", "gone"]
 FORWARDED = ("content-type", "content-length", "content-range", "etag", "last-modified", "accept-ranges", "location")
@@ -51,7 +53,10 @@ def web_folder(root: Path, ranges: bool = True) -> Iterator[str]:
 
 @contextmanager
 def failing_proxy(target: str, fault: Fault, log: Path, every: int = 3) -> Iterator[tuple[str, Requests]]:
-    """A server in front of another that spoils every so-manyeth request.
+    """A server in front of another that spoils every so-manyeth request for the same thing.
+
+    Requests are counted for each address alone. Were they counted all together, threads that try again in step could
+    meet the same fate for ever: one of three is refused each time.
 
     Args:
         target: Address of the server behind it.
@@ -159,12 +164,14 @@ def _folder_handler(root: str, kind: str) -> type[_Handler]:
 
 
 def _proxy_handler(target: str, fault: str, log: str, every: str) -> type[_Handler]:
-    behind, lock, count = urlsplit(target), threading.Lock(), iter(range(1, 1_000_000))
+    behind, lock = urlsplit(target), threading.Lock()
+    counts: Counter[str] = Counter()
 
     class Handler(_Handler):
         def forward(self) -> None:
             with lock, Path(log).open("a") as file:
-                spoil = next(count) % int(every) == 0
+                counts[self.path] += 1
+                spoil = (counts[self.path] + crc32(self.path.encode())) % int(every) == 0
                 file.write(json.dumps((self.command, self.path, spoil)) + "\n")
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if spoil and fault == "503":
