@@ -73,17 +73,15 @@ def main() -> None:
 
 def run(parts: Sequence[str], peers: Sequence[str], quick: bool) -> dict[str, Any]:
     """Everything that is asked for, as one JSON object."""
-    begin = time.perf_counter()
     pairs = oscd.cities(oscd.QUICK if quick else None)
     result: dict[str, Any] = {
         "benchmark": "detection",
         "quick": quick,
-        "machine": machine(),
-        "versions": versions("tilewatch", "numpy", "scipy", "scikit-learn", "torch"),
         "cities": [pair.name for pair in pairs],
         "parts": {},
         "goals": {},
     }
+    begin = time.perf_counter()
     if {"oscd", "widespread"} & set(parts):
         two_dates(pairs, parts, peers, quick, result)
     if "single" in parts:
@@ -92,7 +90,15 @@ def run(parts: Sequence[str], peers: Sequence[str], quick: bool) -> dict[str, An
         from benchmarks import series
 
         result["parts"]["romania"] = series.measure(quick)
-    return result | {"seconds": round(time.perf_counter() - begin)}
+    about = {
+        "machine": machine(),
+        "versions": versions("tilewatch", "numpy", "scipy", "scikit-learn", "torch"),
+        "seconds": round(time.perf_counter() - begin),
+        "with": [*parts, *peers],
+    }
+    for part in result["parts"].values():
+        part["run"] = about
+    return result
 
 
 def two_dates(
@@ -196,8 +202,13 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def keep(result: dict[str, Any], folder: Path) -> None:
-    """Write the JSON object, the tables and the plots."""
+    """Write the JSON object, the tables and the plots; parts that were kept before and not measured now stay."""
     folder.mkdir(parents=True, exist_ok=True)
+    before = folder / "detection.json"
+    if before.exists():
+        kept = json.loads(before.read_text(encoding="utf-8"))
+        if kept["quick"] == result["quick"] and kept["cities"] == result["cities"]:
+            result = result | {name: kept[name] | result[name] for name in ("parts", "goals")}
     (folder / "detection.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (folder / "detection.md").write_text(tables(result) + "\n", encoding="utf-8")
     for name, part in result["parts"].items():

@@ -30,7 +30,7 @@ from imagery.sources import find_scenes
 from tasks.ingest import ingest_scene, reading_key, settle_grids
 from tasks.score import score_files, score_scene
 from vae.detector import BATCH, Detector
-from vae.model import build
+from vae.networks import build
 from vae.normalisation import Normalisation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when it is run as a script

@@ -19,7 +19,7 @@ from imagery.expected import Past
 from imagery.robust import evenly
 from tasks.train import LEARNED_TILES
 from vae.detector import BATCH, Detector, NormalTiles
-from vae.model import ConvVAE
+from vae.networks import VAE
 from vae.normalisation import Normalisation
 from vae.scores import find
 from vae.tiles import TileArrays
@@ -86,7 +86,7 @@ class Ours(Method):
         found = self._detector.score(values, valid, past=past, scene=stats)
         return {shown: found.components[name] for name, shown in self._names.items()}
 
-    def _trained(self, train: Sequence[Pair], normalisation: Normalisation, seed: int) -> ConvVAE:
+    def _trained(self, train: Sequence[Pair], normalisation: Normalisation, seed: int) -> VAE:
         values, valid = training_tiles(train)
         settings = TrainSettings(epochs=self._epochs, device="cpu")
         return fit(TileArrays(values, valid), None, normalisation, self._model, settings, seed).network
@@ -120,7 +120,8 @@ def normal_tiles(train: Sequence[Pair], looks_back: bool) -> Iterator[NormalTile
         values, valid, past = tiles_of(pair, rows, looks_back)
         for start in range(0, len(rows), BATCH):
             some = slice(start, start + BATCH)
-            yield values[some], valid[some], None if past is None else past.each(lambda array, some=some: array[some])
+            before = None if past is None else past.each(lambda array, some=some: array[some])
+            yield NormalTiles(values[some], valid[some], before)
 
 
 def tiles_of(pair: Pair, rows: NDArray[np.integer], looks_back: bool) -> tuple[Floats, NDArray[np.bool_], Past | None]:

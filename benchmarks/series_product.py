@@ -105,24 +105,27 @@ def past_of(series: Series, date: int) -> Past | None:
 
 
 def _untaught(series: Series, before: Sequence[int]) -> Detector:
-    """A detector without a network, its normalisation the product's default by the dates before the tests."""
-    settings = NormaliseSettings()
-    pixels = np.concatenate([series.values[date][:, series.valid[date]] for date in before], axis=1)
-    low, high = np.percentile(pixels, settings.percentiles, axis=1)
-    limits = {band: (float(low[index]), float(high[index])) for index, band in enumerate(series.bands)}
-    normalisation = Normalisation.from_limits(
-        limits, log=settings.log, clip=settings.clip, log_offset=settings.log_offset
-    )
+    """A detector without a network, its normalisation by the dates before the tests."""
     visible = tuple(series.bands.index(band) for band in VISIBLE)
     first, *others = SHOWN
     scores = ScoreSettings(name=first, without_past="rx", also=tuple(others))
+    normalisation = normalisation_of(series, before)
     return Detector((), normalisation, ModelSettings(members=0), scores, TILE, visible=visible)
+
+
+def normalisation_of(series: Series, dates: Sequence[int]) -> Normalisation:
+    """The product's default, by the pixels of some dates."""
+    settings = NormaliseSettings()
+    pixels = np.concatenate([series.values[date][:, series.valid[date]] for date in dates], axis=1)
+    low, high = np.percentile(pixels, settings.percentiles, axis=1)
+    limits = {band: (float(low[index]), float(high[index])) for index, band in enumerate(series.bands)}
+    return Normalisation.from_limits(limits, log=settings.log, clip=settings.clip, log_offset=settings.log_offset)
 
 
 def _normal_tiles(series: Series, dates: Sequence[int]) -> Iterator[NormalTiles]:
     for date in dates:
         past = past_of(series, date)
-        yield *_tiles(series, date), None if past is None else past.each(_cut)
+        yield NormalTiles(*_tiles(series, date), None if past is None else past.each(_cut))
 
 
 def _tiles(series: Series, date: int) -> tuple[np.ndarray, np.ndarray]:

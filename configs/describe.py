@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from configs.schema import Area, Period, Settings, Severity
+from configs.schema import Area, Period, Range, Settings, Severity
 
 INTRODUCTION = """\
 # Settings
@@ -42,6 +42,7 @@ NAMES = {
     date: "date",
     Area: "`{crs: text, bounds: [left, bottom, right, top], resolution: number}`",
     Period: "`{start: date, end: date}`",
+    Range: "`{low: number, high: number, log: true or false}`",
 }
 SEVERITY = "What a failure of this check is; a critical one quarantines the scene, `off` leaves the check out."
 
@@ -107,7 +108,8 @@ def _kind(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f"`{choice}`" for choice in inner)
     if origin in (Union, UnionType):
-        return " or ".join([*(_kind(one) for one in inner if one is not NoneType), "null"])
+        null = ["null"] if NoneType in inner else []
+        return " or ".join([*(_kind(one) for one in inner if one is not NoneType), *null])
     if origin is dict:
         return f"`{{name: …}}`, each {_kind(inner[1])}"
     if origin is tuple:
@@ -118,7 +120,11 @@ def _kind(annotation: Any) -> str:
 def _shown(default: Any) -> str:
     if isinstance(default, Period):
         return "{}" if default == Period() else default.model_dump_json()
-    return json.dumps(default if not isinstance(default, Path) else str(default), ensure_ascii=False)
+    return json.dumps(default, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump() if isinstance(value, BaseModel) else str(value)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ class Workspace:
         return self.root / "models"
 
     @property
+    def exported(self) -> Path:
+        """Detectors as files of other runtimes."""
+        return self.root / "exported"
+
+    @property
     def latents(self) -> Path:
         """Posterior means, a folder a detector version."""
         return self.root / "latents"

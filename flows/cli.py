@@ -100,6 +100,26 @@ def train(
 
 
 @app.command()
+def tune(
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    trials: Annotated[int | None, typer.Option(help="Settings that are tried, with those tried before.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which no further trial is begun.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for settings of the network that find more injected anomalies, and write them as a preset."""
+
+    def work(watch: Watch) -> Any:
+        from flows.parameters import TuneRequest
+        from flows.tune import tune as flow
+
+        return flow(watch, TuneRequest(trials=trials, timeout=timeout))
+
+    _run(work, config, overrides, workspace, as_json)
+
+
+@app.command()
 def calibrate(
     config: Config = None,
     overrides: Overrides = None,
@@ -288,6 +308,28 @@ def reference(
         show_references(result, Console())
 
     _finish(work, show, (ImageryError, OSError), as_json)
+
+
+@app.command()
+def export(
+    to: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="The runtime.")],
+    config: Config = None,
+    overrides: Overrides = None,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    version: Annotated[str, typer.Option(help="The detector, e.g. v3.")] = "champion",
+    precision: Annotated[Literal["float32", "bf16"], typer.Option(help="Of the arithmetic.")] = "float32",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Else in the workspace.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a detector as ONNX or OpenVINO, compared with torch, for machines without torch."""
+
+    def work(watch: Watch) -> Any:
+        from tasks.export import export_detector
+
+        settings, place = watch.open()
+        return export_detector(settings, place, to, version, precision, out)
+
+    _run(work, config, overrides, workspace, as_json)
 
 
 @app.command()

@@ -84,6 +84,28 @@ class TrainRequest(BaseModel):
             raise SettingsError(str(error)) from None
 
 
+class TuneRequest(BaseModel):
+    """How long to search for better settings of the network. What is left empty is taken from the settings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    trials: int | None = Field(None, ge=1, le=10_000, description="Settings that are tried, with those tried before.")
+    timeout: float | None = Field(None, gt=0, description="Seconds after which no further trial is begun.")
+    epochs: int | None = Field(None, ge=1, le=10_000, description="Most passes over the tiles in a trial.")
+
+    def apply(self, settings: Settings) -> Settings:
+        """The settings with this request's values.
+
+        Raises:
+            SettingsError: Together they cannot work.
+        """
+        values = {**settings.model_dump(), "tune": settings.tune.model_dump() | self.model_dump(exclude_none=True)}
+        try:
+            return Settings.model_validate(values)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+
+
 class NightRequest(BaseModel):
     """Which nights. By default all that are due, oldest first."""
 

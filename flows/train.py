@@ -23,6 +23,7 @@ from imagery.catalog import SceneRecord
 from tasks import figures, registry, steps, tracking
 from tasks.artifacts import table_artifact
 from tasks.dataset import split_scenes
+from tasks.diagnosis import log_diagnosis
 from tasks.injected import recall_figure
 from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
@@ -39,6 +40,8 @@ from tasks.train import (
 )
 from tasks.validate import Validation, validate_scenes
 from vae.detector import Detector
+from vae.diagnostics import Diagnosis
+from vae.networks import VAE
 from vae.scoring import looks_back
 from vae.training import EpochMetrics
 
@@ -76,10 +79,10 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
     settings, workspace = watch.open()
     settings = request.apply(settings)
     steps.limit_threads(settings)
-    ingested = ingest_new(settings, workspace, _last_date(settings))
+    ingested = ingest_new(settings, workspace, last_date(settings))
     with tracking.run(settings, workspace, "train", "train", {"reason": request.reason}, system_metrics=True) as run:
-        validation = _validate(settings, workspace)
-        _look_back(settings, workspace)
+        validation = check_scenes(settings, workspace)
+        compare_with_past(settings, workspace)
         trained = _fit(settings, workspace, request.reason)
         staging = f"staging-{run.info.run_id}"
         try:
@@ -122,7 +125,7 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
     return summary
 
 
-def _last_date(settings: Settings) -> date | None:
+def last_date(settings: Settings) -> date | None:
     """Nothing after the dates that are learned from is ingested for a training."""
     ends = [settings.split.train.end]
     if settings.split.calibrate:
@@ -130,16 +133,16 @@ def _last_date(settings: Settings) -> date | None:
     return None if None in ends else max(end for end in ends if end)
 
 
-def _validate(settings: Settings, workspace: Workspace) -> Validation:
+def check_scenes(settings: Settings, workspace: Workspace) -> Validation:
     """Check the scenes of the split; those that fail critically are quarantined before the split is made again."""
     split = split_scenes(settings, trainable_scenes(settings, workspace))
     check_request(settings, split, workspace)
     return validate_scenes(split.scenes, settings, workspace)
 
 
-def _look_back(settings: Settings, workspace: Workspace) -> None:
-    """What the past lets expect of each scene, when a score asks for it."""
-    if looks_back(settings.score):
+def compare_with_past(settings: Settings, workspace: Workspace) -> None:
+    """What the past lets expect of each scene, when a score asks for it or the networks are told."""
+    if looks_back(settings.score, settings.model):
         scenes = split_scenes(settings, trainable_scenes(settings, workspace)).scenes
         with progress("compare", len(scenes)) as counter:
             look_back(scenes, settings, workspace, counter.at)
@@ -148,17 +151,21 @@ def _look_back(settings: Settings, workspace: Workspace) -> None:
 def _fit(settings: Settings, workspace: Workspace, reason: str) -> Trained:
     with progress("train", settings.train.epochs) as counter:
 
-        def on_epoch(metrics: EpochMetrics) -> None:
+        def on_epoch(metrics: EpochMetrics, network: VAE) -> None:
             elbo = metrics.elbo_train if metrics.elbo_held_out is None else metrics.elbo_held_out
             counter.at(
                 metrics.epoch,
                 settings.train.epochs,
-                f"ELBO {elbo:.3f}, KL {metrics.kl:.0f}, {metrics.tiles_per_second:.0f} tiles/s",
+                f"ELBO {elbo:.3f}, reconstruction {metrics.reconstruction:.0f}, KL {metrics.kl:.0f}, "
+                f"{metrics.tiles_per_second:.0f} tiles/s",
             )
             numbers = {name: value for name, value in asdict(metrics).items() if value is not None and name != "epoch"}
             mlflow.log_metrics(numbers, step=metrics.epoch)
 
-        return train_detector(settings, workspace, reason, on_epoch=on_epoch)
+        def on_diagnosis(diagnosis: Diagnosis, epoch: int, final: bool) -> None:
+            log_diagnosis(diagnosis, epoch, settings.report.rgb, settings.train.latent_map, "final" if final else None)
+
+        return train_detector(settings, workspace, reason, on_epoch=on_epoch, on_diagnosis=on_diagnosis)
 
 
 def _calibrate(trained: Trained, staging: str, settings: Settings, workspace: Workspace) -> Calibrated:

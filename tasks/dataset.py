@@ -13,9 +13,10 @@ import pandas as pd
 from configs import Period, Settings, Workspace
 from imagery.catalog import Catalog, SceneRecord
 from imagery.tiles import read_tiles
-from tasks.ingest import open_scene
+from tasks.conditions import conditions_of, open_conditioned, place_names, sensor_names
 from tasks.scratch import scratch_folder
 from tasks.suspects import is_suspect, suspects
+from tasks.tile_cache import TileCache
 from vae.calibration import Basis
 from vae.tiles import TileArrays
 
@@ -97,8 +98,11 @@ def gathered(
     workspace: Workspace,
     limit: int | None,
     on_scene: Callable[[int, int], None] | None = None,
+    learned: tuple[SceneRecord, ...] | None = None,
 ) -> Iterator[TileArrays]:
     """The usable tiles of some scenes, in files that are mapped into memory and removed when the block ends.
+
+    They come with what the network is told beside them (`model.condition`).
 
     Args:
         scenes: Where the tiles come from.
@@ -106,27 +110,39 @@ def gathered(
         workspace: Holds the files.
         limit: Most tiles; more are thinned by a draw that depends on the seed alone.
         on_scene: Called with (scenes done, scenes in all).
+        learned: The scenes that train, by whose places and sensors these are told apart; None: these themselves.
 
     Raises:
         NothingToTrain: Not one tile is usable.
         ImageryError: A scene that could be read when it was ingested no longer can.
     """
     chosen = _choose(scenes, settings, workspace, limit)
-    size, bands = settings.grid.tile_size, len(settings.source.bands)
+    size, bands, condition = settings.grid.tile_size, len(settings.source.bands), settings.model.condition
+    places, sensors = (names(learned or scenes, condition) for names in (place_names, sensor_names))
     with scratch_folder(workspace, "tiles") as folder:
-        shape = (len(chosen), bands, size, size)
-        values = np.lib.format.open_memmap(folder / "values.npy", "w+", np.float32, shape)
-        valid = np.lib.format.open_memmap(folder / "valid.npy", "w+", np.bool_, (shape[0], size, size))
+        cache = TileCache(folder, (len(chosen), bands, size, size), condition)
         by_scene = chosen.groupby("scene", sort=True)
         for done, (scene, rows) in enumerate(by_scene, start=1):
-            with open_scene(scenes[int(str(scene))].scene, settings, workspace) as reader:
+            record = scenes[int(str(scene))]
+            with open_conditioned(record, settings, workspace) as (reader, past):
+                scaling = np.array([reader.scaling(band) for band in settings.source.bands])
                 place = {(row.row_off, row.col_off): row.Index for row in rows.itertuples()}
-                for batch in read_tiles(reader, size, settings.grid.stride, only=set(place)):
+                for batch in read_tiles(reader, size, settings.grid.stride, only=set(place), past=past):
                     target = [place[tile.row_off, tile.col_off] for tile in batch.tiles]
-                    values[target], valid[target] = batch.values, batch.valid
+                    cache.put(target, batch.values, batch.valid, scaling)
+                    told = conditions_of(record, reader.grid, batch, condition, places, sensors)
+                    if cache.conditions is not None and told is not None:
+                        cache.conditions.put(target, told)
             if on_scene:
                 on_scene(done, by_scene.ngroups)
-        yield TileArrays(values, valid)
+        yield cache.tiles()
+
+
+def scenes_of_tiles(
+    scenes: tuple[SceneRecord, ...], settings: Settings, workspace: Workspace, limit: int | None
+) -> list[SceneRecord]:
+    """The scene of each tile that `gathered` gives for the same arguments, in their order."""
+    return [scenes[index] for index in _choose(scenes, settings, workspace, limit)["scene"]]
 
 
 def _choose(

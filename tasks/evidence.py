@@ -17,7 +17,7 @@ from imagery.tiles import read_tiles
 from imagery.truth import open_heatmap
 from tasks import pictures
 from tasks.ingest import open_scene
-from tasks.observe import opened
+from tasks.observe import conditions_for, opened
 from tasks.reference import Usual
 from tasks.score import read_nights, score_files
 from vae.calibration import NightLevel
@@ -97,7 +97,8 @@ def flag_pictures(
         heat = stack.enter_context(open_heatmap(scene.heatmap, opened_scene.grid, location))
         tiling = detector.tile_size, settings.grid.stride
         for batch in read_tiles(opened_scene.reader, *tiling, places, past=opened_scene.past):
-            model = detector.expected(batch.values, batch.valid) if detector.networks else None
+            told = conditions_for(detector, opened_scene, batch)
+            model = detector.expected(batch.values, batch.valid, told) if detector.networks else None
             for index, tile in enumerate(batch.tiles):
                 tile_id, size = tile.tile_id(location), (tile.height, tile.width)
                 valid = batch.valid[index]

@@ -17,8 +17,10 @@ from imagery.reading import SceneReader
 from imagery.registration import sample_windows
 from imagery.robust import evenly
 from imagery.tiles import TileBatch, read_tiles
+from tasks.conditions import conditions_of
 from tasks.ingest import open_scene
 from tasks.reference import Usual
+from vae.conditions import Conditions
 from vae.detector import BATCH, Detector
 from vae.scores import SceneStats
 from vae.tile_scores import TileScores
@@ -31,11 +33,13 @@ class OpenScene:
     """A scene, open for scoring.
 
     Attributes:
+        record: What the catalog knows of it.
         reader: Its pixels, registered.
         past: What its past lets expect; None when it is looked at alone.
         stats: Of its pixels.
     """
 
+    record: SceneRecord
     reader: SceneReader
     past: PastReader | None
     stats: SceneStats | None
@@ -66,10 +70,10 @@ def opened(
     with open_scene(record.scene, settings, workspace, shift) as reader:
         stats = detector.scene_stats(_some_pixels(reader))
         if usual is None or not detector.looks_back:
-            yield OpenScene(reader, None, stats)
+            yield OpenScene(record, reader, None, stats)
             return
         with usual.open_past(settings, workspace) as past:
-            yield OpenScene(reader, past, stats)
+            yield OpenScene(record, reader, past, stats)
 
 
 def observe(
@@ -85,7 +89,19 @@ def observe(
     """
     wanted = None if only is None else set(only)
     for batch in read_tiles(scene.reader, detector.tile_size, stride, wanted, at_least=BATCH, past=scene.past):
-        yield batch, detector.score(batch.values, batch.valid, past=batch.past, scene=scene.stats, area=batch.area)
+        told = conditions_for(detector, scene, batch)
+        yield (
+            batch,
+            detector.score(
+                batch.values, batch.valid, past=batch.past, scene=scene.stats, area=batch.area, conditions=told
+            ),
+        )
+
+
+def conditions_for(detector: Detector, scene: OpenScene, batch: TileBatch) -> Conditions | None:
+    """What the networks of a detector are told of some tiles of a scene; None when they are told nothing."""
+    condition = detector.model.condition if detector.networks else ()
+    return conditions_of(scene.record, scene.grid, batch, condition, detector.places, detector.sensors)
 
 
 def _some_pixels(reader: SceneReader) -> NDArray[np.float32]:

@@ -67,7 +67,22 @@ def champion(settings: Settings, workspace: Workspace) -> tuple[Path, str]:
         NoChampion: Nothing was trained yet.
         DetectorError: The files are not those that were registered.
     """
-    version = _champion(settings, workspace)
+    return registered(settings, workspace, CHAMPION)
+
+
+def registered(settings: Settings, workspace: Workspace, which: str) -> tuple[Path, str]:
+    """The same of any version.
+
+    Args:
+        settings: Name the model and the registry.
+        workspace: Takes the copy.
+        which: `champion`, or a version such as "v3" or "3".
+
+    Raises:
+        NoChampion: There is no such version.
+        DetectorError: The files are not those that were registered.
+    """
+    version = _version(settings, workspace, which)
     folder = workspace.models / safe_name(settings.name) / f"v{version.version}"
     expected = version.tags.get(DIGEST_TAG)
     if not folder.is_dir() or _digest(folder) != expected:
@@ -95,16 +110,26 @@ def _signature(detector: Detector) -> ModelSignature:
     return ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), shape)]))
 
 
-def _champion(settings: Settings, workspace: Workspace) -> mlflow.entities.model_registry.ModelVersion:
+def _version(settings: Settings, workspace: Workspace, which: str) -> mlflow.entities.model_registry.ModelVersion:
     tracking.connect(settings, workspace)
+    client = mlflow.MlflowClient()
     try:
-        return mlflow.MlflowClient().get_model_version_by_alias(settings.name, CHAMPION)
+        if which == CHAMPION:
+            return client.get_model_version_by_alias(settings.name, CHAMPION)
+        return client.get_model_version(settings.name, which.removeprefix("v"))
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise NoChampion(
-            f"there is no champion of {settings.name} in {mlflow.get_tracking_uri()}: run `tilewatch train` first"
-        ) from None
+        raise NoChampion(_not_there(settings, client, which)) from None
+
+
+def _not_there(settings: Settings, client: mlflow.MlflowClient, which: str) -> str:
+    found = client.search_model_versions(f"name = '{settings.name}'")
+    versions = ", ".join(f"v{number}" for number in sorted(int(one.version) for one in found))
+    words = f"there is no {which if which == CHAMPION else 'version ' + which} of {settings.name} in "
+    return f"{words}{mlflow.get_tracking_uri()}: " + (
+        f"there are {versions}" if versions else "run `tilewatch train` first"
+    )
 
 
 def _digest(folder: Path) -> str:

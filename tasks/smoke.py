@@ -19,8 +19,9 @@ from imagery.expected import Past
 from imagery.robust import evenly
 from imagery.tiles import read_tiles
 from tasks.injected import HeldOut, Judged, SmokeAlarm, smoke_alarm
-from tasks.observe import observe, opened
+from tasks.observe import conditions_for, observe, opened
 from tasks.reference import usual_of
+from vae.conditions import Conditions
 from vae.detector import BATCH, Detector
 from vae.judgement import SceneJudgement
 from vae.scores import SceneStats
@@ -38,13 +39,17 @@ class _Scene:
 
 @dataclass(frozen=True, eq=False)
 class _Context:
-    """Where a tile comes from: its scene, its row in it, the pixels of its window, its unchanged values, its past."""
+    """Where a tile comes from: its scene, its row in it, the pixels of its window, its unchanged values, its past.
+
+    And what the networks are told of it.
+    """
 
     scene: _Scene
     index: int
     area: int
     values: NDArray[np.float32]
     past: Past | None
+    conditions: Conditions | None
 
 
 def injected_into(
@@ -93,13 +98,15 @@ def _tiles(
         judged = detector.judge(np.array(kinds, dtype=object), np.array(raw), places)
         whole, before = _Scene(scene.stats, judged), 0
         for batch in read_tiles(scene.reader, detector.tile_size, stride, at_least=BATCH, past=scene.past):
+            conditions = conditions_for(detector, scene, batch)
             for row in range(len(batch.tiles)):
                 index = before + row
                 if np.isnan(judged.score[index]):
                     continue
                 values, valid = batch.values[row].copy(), batch.valid[row].copy()
                 past = None if batch.past is None else batch.past.each(_row(row))
-                context = _Context(whole, index, int(batch.area[row]), values, past)
+                told = None if conditions is None else conditions.rows(np.array([row]))
+                context = _Context(whole, index, int(batch.area[row]), values, past, told)
                 yield HeldOut(f"{places[index]} {record.scene_id}", places[index], group, values, valid, context)
             before += len(batch.tiles)
 
@@ -128,7 +135,11 @@ def _judged(
             pasts = [_lasting(tiles[row].context, values[row]) for row in rows] if compared else []
             past = Past.joined([one for one in pasts if one is not None], axis=0) if compared else None
             area = np.array([tiles[row].context.area for row in rows])
-            given = detector.score(values[rows], valid[rows], past=past, scene=scene.stats, area=area)
+            told = [one for row in rows if (one := tiles[row].context.conditions) is not None]
+            conditions = Conditions.joined(told) if told else None
+            given = detector.score(
+                values[rows], valid[rows], past=past, scene=scene.stats, area=area, conditions=conditions
+            )
             for place, row in enumerate(rows):
                 index = tiles[row].context.index
                 if given.kind[place] == scene.judged.kind[index]:

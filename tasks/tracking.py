@@ -44,24 +44,37 @@ def run(
     name: str,
     tags: Mapping[str, str],
     system_metrics: bool = False,
+    run_id: str | None = None,
 ) -> Iterator[Run]:
     """A run of the experiment with the settings logged; it is marked as failed when the block raises.
 
     Args:
         settings: Logged as parameters, and whole as `settings.json`.
         workspace: Holds the embedded database.
-        kind: What is done: train, calibrate, nightly, drift, validate, evaluate; kept as the tag `tilewatch.kind`.
+        kind: What is done: train, tune, calibrate, nightly, drift, validate, evaluate; kept as `tilewatch.kind`, a tag.
         name: Shown in MLflow's list of runs.
         tags: Further tags.
         system_metrics: Log the use of processor, memory and GPU as well.
+        run_id: A run to go on with, whose parameters stay as they were logged; None begins one.
     """
     experiment = connect(settings, workspace)
     all_tags = {"tilewatch.kind": kind, **tags}
     with mlflow.start_run(
-        experiment_id=experiment, run_name=name, tags=all_tags, log_system_metrics=system_metrics
+        run_id, experiment_id=experiment, run_name=name, tags=all_tags, log_system_metrics=system_metrics
     ) as active:
-        mlflow.log_params(flatten(settings.model_dump(mode="json")))
+        if run_id is None:
+            mlflow.log_params(flatten(settings.model_dump(mode="json")))
         mlflow.log_dict(settings.model_dump(mode="json"), "settings.json")
+        yield active
+
+
+@contextmanager
+def part_of_run(kind: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    """A run below the active one, in its experiment; it is marked as failed when the block raises."""
+    parent = mlflow.active_run()
+    experiment = None if parent is None else parent.info.experiment_id
+    all_tags = {"tilewatch.kind": kind, **tags}
+    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=all_tags, nested=True) as active:
         yield active
 
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
@@ -22,10 +22,12 @@ from imagery.normalise import band_limits
 from imagery.robust import evenly
 from imagery.statistics import BandStats
 from imagery.tiles import read_tiles
-from tasks.dataset import Split, gathered, split_scenes
+from tasks.conditions import check_conditions, place_names, sensor_names
+from tasks.dataset import Split, gathered, scenes_of_tiles, split_scenes
+from tasks.diagnosing import Diagnosing, OnDiagnosis, groups_of
 from tasks.ingest import reading_key
 from tasks.injected import kinds_of
-from tasks.observe import observe, opened
+from tasks.observe import conditions_for, observe, opened
 from tasks.reference import usual_of
 from tasks.score import latent_rows
 from tasks.suspects import is_suspect, suspects
@@ -35,7 +37,8 @@ from vae.drift import Profile
 from vae.errors import CalibrationError, DetectorError, ScoreError
 from vae.normalisation import Normalisation
 from vae.scores import find
-from vae.training import EpochMetrics, Fitted, fit
+from vae.tiles import TileArrays
+from vae.training import Fitted, OnEpoch, fit
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ def check_request(settings: Settings, split: Split, workspace: Workspace) -> Non
     except (ScoreError, DetectorError) as error:
         raise SettingsError(str(error)) from None
     kinds_of(settings.injections)
+    check_conditions(split.train, settings.model.condition, workspace)
     catalog = Catalog(workspace)
     tiles = sum(
         int((catalog.tiles(record)["valid_fraction"] >= settings.score.min_valid).sum())
@@ -107,45 +111,110 @@ def train_detector(
     workspace: Workspace,
     reason: str = "",
     on_scene: Callable[[int, int], None] | None = None,
-    on_epoch: Callable[[EpochMetrics], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_diagnosis: OnDiagnosis | None = None,
 ) -> Trained:
     """Fit a network to the training dates of the catalog.
 
     Interrupted work goes on from its last epoch when it is started again with the same settings and scenes.
+
+    Args:
+        settings: What to learn from, and how.
+        workspace: Holds the catalog and the checkpoints.
+        reason: Why; kept with the detector.
+        on_scene: Called with (scenes read, scenes in all).
+        on_epoch: Called after every epoch.
+        on_diagnosis: Called each `train.diagnose_every` epochs and at the end with a diagnosis of the first network.
 
     Raises:
         NothingToTrain: No usable scene or tile in the training period.
         Diverged: The loss became infinite or NaN.
     """
     split = split_scenes(settings, trainable_scenes(settings, workspace))
+    with learning_tiles(split, settings, workspace, on_scene) as tiles:
+        return fit_detector(tiles, split, settings, workspace, reason, on_epoch, on_diagnosis)
+
+
+@dataclass(frozen=True)
+class LearningTiles:
+    """What networks are fitted to, and the tiles of other dates that stop the fitting, if there are any."""
+
+    train: TileArrays
+    validation: TileArrays | None
+
+
+@contextmanager
+def learning_tiles(
+    split: Split, settings: Settings, workspace: Workspace, on_scene: Callable[[int, int], None] | None = None
+) -> Iterator[LearningTiles]:
+    """The training and validation tiles of a split, in files that are mapped into memory.
+
+    Raises:
+        NothingToTrain: No usable tile.
+    """
+    with ExitStack() as stack:
+        tiles = stack.enter_context(gathered(split.train, settings, workspace, settings.train.max_tiles, on_scene))
+        held_out = None
+        if split.validation and settings.model.members:
+            limit = _held_out_limit(settings)
+            held_out = stack.enter_context(
+                gathered(split.validation, settings, workspace, limit, learned=split.train)
+            )
+        yield LearningTiles(tiles, held_out)
+
+
+def fit_detector(
+    tiles: LearningTiles,
+    split: Split,
+    settings: Settings,
+    workspace: Workspace,
+    reason: str = "",
+    on_epoch: OnEpoch | None = None,
+    on_diagnosis: OnDiagnosis | None = None,
+    resumable: bool = True,
+) -> Trained:
+    """Fit networks to tiles that were gathered, and put them into a detector, which is not calibrated yet.
+
+    Args:
+        tiles: From `learning_tiles`, of this split.
+        split: Where they come from.
+        settings: How they were read, and how to fit.
+        workspace: Holds the checkpoints.
+        reason: Why; kept with the detector.
+        on_epoch: Called after every epoch.
+        on_diagnosis: Called with diagnoses of the first network; None makes none.
+        resumable: Keep checkpoints, so that interrupted work goes on from its last epoch.
+
+    Raises:
+        Diverged: The loss became infinite or NaN.
+    """
     stats = training_stats(split.train, settings.source.bands)
     limits = band_limits(stats, settings.normalise)
     normalisation = Normalisation.from_limits(
         limits, log=settings.normalise.log, clip=settings.normalise.clip, log_offset=settings.normalise.log_offset
     )
     data = data_fingerprint(split)
-    with gathered(split.train, settings, workspace, settings.train.max_tiles, on_scene) as tiles:
-        held_out_limit = max(1, settings.train.max_tiles // 4)
-        with ExitStack() as stack:
-            held_out = None
-            if split.validation and settings.model.members:
-                held_out = stack.enter_context(gathered(split.validation, settings, workspace, held_out_limit))
-            fitted = [
-                fit(
-                    tiles,
-                    held_out,
-                    normalisation,
-                    settings.model,
-                    settings.train,
-                    settings.seed + member,
-                    checkpoint=workspace.models / "checkpoints" / f"{data[:16]}-{member}.safetensors",
-                    on_epoch=on_epoch,
-                )
-                for member in range(settings.model.members)
-            ]
-        pick = np.linspace(0, len(tiles) - 1, min(8, len(tiles))).astype(int)
-        sample_values, sample_valid = np.array(tiles.values[pick]), np.array(tiles.valid[pick])
-        training_tiles = len(tiles)
+    checkpoints = workspace.models / "checkpoints"
+    looking = None
+    if on_diagnosis is not None and settings.model.members:
+        looking = _diagnosing(tiles, split, settings, workspace, normalisation, on_diagnosis)
+    fitted = [
+        fit(
+            tiles.train,
+            tiles.validation,
+            normalisation,
+            settings.model,
+            settings.train,
+            settings.seed + member,
+            checkpoint=checkpoints / f"{data[:16]}-{member}.safetensors" if resumable else None,
+            on_epoch=on_epoch if looking is None or member else looking.after_epochs(on_epoch),
+        )
+        for member in range(settings.model.members)
+    ]
+    if looking is not None:
+        looking.look(fitted[0].network, fitted[0].best_epoch, final=True)
+    pick = np.linspace(0, len(tiles.train) - 1, min(8, len(tiles.train))).astype(int)
+    sample_values, sample_valid = tiles.train.physical(pick), tiles.train.rows(pick).valid
     detector = Detector(
         networks=tuple(one.network for one in fitted),
         normalisation=normalisation,
@@ -154,6 +223,8 @@ def train_detector(
         score_settings=settings.score,
         seed=settings.seed,
         visible=visible_channels(settings),
+        places=place_names(split.train, settings.model.condition),
+        sensors=sensor_names(split.train, settings.model.condition),
         metadata={
             "bands": list(settings.source.bands),
             "reading_key": reading_key(settings),
@@ -161,7 +232,7 @@ def train_detector(
             "training_dates": _days(split.train),
             "validation_dates": _days(split.validation),
             "calibration_dates": _days(split.calibrate),
-            "training_tiles": training_tiles,
+            "training_tiles": len(tiles.train),
             "data_fingerprint": data,
             "band_ranges": {band: [stat.percentile(2), stat.percentile(98)] for band, stat in stats.items()},
             "rgb_limits": {band: [stat.percentile(1), stat.percentile(99)] for band, stat in stats.items()},
@@ -170,9 +241,31 @@ def train_detector(
         },
     )
     detector = detector.with_constants(lambda: normal_tiles(detector, split.train, settings, workspace))
-    expected = detector.expected(sample_values, sample_valid) if detector.networks else None
+    told = tiles.train.conditions.rows(pick) if tiles.train.conditions else None
+    expected = detector.expected(sample_values, sample_valid, told) if detector.networks else None
     sample = Sample(sample_values, sample_valid, expected)
     return Trained(detector, fitted, split, sample)
+
+
+def _held_out_limit(settings: Settings) -> int:
+    return max(1, settings.train.max_tiles // 4)
+
+
+def _diagnosing(
+    tiles: LearningTiles,
+    split: Split,
+    settings: Settings,
+    workspace: Workspace,
+    normalisation: Normalisation,
+    tell: OnDiagnosis,
+) -> Diagnosing:
+    """Through the tiles that stop the fitting; without any, through those that are learned from."""
+    scenes, seen, limit = split.validation, tiles.validation, _held_out_limit(settings)
+    if seen is None:
+        scenes, seen, limit = split.train, tiles.train, settings.train.max_tiles
+        log.warning("no date is held out (split.validation_fraction): the network is diagnosed on training tiles")
+    labels = groups_of(scenes_of_tiles(scenes, settings, workspace, limit))
+    return Diagnosing(seen, labels, normalisation, settings, tell)
 
 
 def usable_scenes(settings: Settings, workspace: Workspace) -> list[SceneRecord]:
@@ -245,7 +338,8 @@ def normal_tiles(
             ]
             only = {wanted[index] for index in evenly(len(wanted), max(LEARNED_TILES // len(some), 1))}
             for batch in read_tiles(scene.reader, size, stride, only, at_least=BATCH, past=scene.past):
-                yield batch.values, batch.valid, batch.past
+                told = conditions_for(detector, scene, batch)
+                yield NormalTiles(batch.values, batch.valid, batch.past, told)
 
 
 def observe_scenes(

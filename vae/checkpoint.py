@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 SAMPLED_TILES = 256  # of the content, this many tiles go into the fingerprint
+GROUPS = ("weights", "optimiser", "best_weights", "adversary")  # tensors of a state
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class State:
     best_epoch: int = 0
     best_elbo: float | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    adversary: dict[str, Tensor] = field(default_factory=dict)
     stopped_early: bool = False
 
     @property
@@ -54,9 +56,9 @@ class State:
 
     @staticmethod
     def from_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Its moments and step counts, flat."""
+        """Its moments and step counts, flat, apart from it."""
         return {
-            f"{number}.{name}": value
+            f"{number}.{name}": value.detach().clone()
             for number, moments in optimiser.state_dict()["state"].items()
             for name, value in moments.items()
         }
@@ -79,10 +81,20 @@ def fingerprint(
     seed: int,
     device: str,
 ) -> str:
-    """Digest of what decides the weights; of the tiles, their number and up to 256 evenly spaced ones."""
+    """Digest of what decides the weights; of the tiles, their number and up to 256 evenly spaced ones.
+
+    Args:
+        train: Tiles to learn from.
+        held_out: Tiles that judge.
+        normalisation: Physical to normalised units.
+        model: The network.
+        settings: How it is fitted.
+        seed: Of all that is drawn.
+        device: Where, and how exactly.
+    """
     about = {
         "model": model.model_dump(mode="json"),
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude={"diagnose_every"}),
         "normalisation": normalisation.to_dict(),
         "seed": seed,
         "device": device,
@@ -94,7 +106,7 @@ def save_state(path: Path, state: State) -> None:
     """Replace the checkpoint."""
     tensors = {
         f"{group}/{name}": tensor.cpu().contiguous().clone()  # safetensors refuses tensors that share memory
-        for group in ("weights", "optimiser", "best_weights")
+        for group in GROUPS
         for name, tensor in getattr(state, group).items()
     }
     about = {
@@ -123,7 +135,7 @@ def load_state(path: Path, expected_fingerprint: str) -> State | None:
     if about["fingerprint"] != expected_fingerprint:
         log.warning("checkpoint %s is of other tiles, settings or seed: training starts anew", path)
         return None
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "optimiser": {}, "best_weights": {}}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
     for name, tensor in tensors.items():
         group, rest = name.split("/", 1)
         groups[group][rest] = tensor
@@ -143,7 +155,8 @@ def _digest(tiles: TileArrays | None) -> bytes:
     rows = np.unique(np.linspace(0, len(tiles) - 1, SAMPLED_TILES).astype(int))
     parts = [str(tiles.values.shape).encode()]
     for row in rows:
-        valid = np.asarray(tiles.valid[row], dtype=bool)
-        values = np.asarray(tiles.values[row], dtype=np.float32)
-        parts += [np.where(valid, values, np.float32(0)).tobytes(), valid.tobytes()]
+        valid, values = tiles.rows(row[None]).valid, tiles.physical(row[None])
+        parts += [np.where(valid[:, None], values, np.float32(0)).tobytes(), valid.tobytes()]
+    for name, told in tiles.told().items():
+        parts += [name.encode(), np.ascontiguousarray(told[rows]).tobytes()]
     return sha256(*parts).encode()

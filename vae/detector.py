@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
@@ -26,20 +27,25 @@ from vae.calibration import (
     fit_place_levels,
     judge_in_scene,
 )
+from vae.conditions import Conditions
+from vae.device import choose_device
 from vae.digests import canonical_json, sha256
 from vae.errors import CalibrationError, DetectorError
 from vae.judgement import SceneJudgement, joined
-from vae.model import ConvVAE, build
+from vae.networks import VAE, build
 from vae.normalisation import Normalisation
-from vae.scoring import NormalTiles, Scorer, check_scores
+from vae.older import renamed
+from vae.scoring import NormalTiles, Scorer, check_scores, identity_of
 from vae.storage import group, read_bundle, write_bundle
 from vae.tile_scores import PastTiles, TileScores
-from vae.training import choose_device
 
 __all__ = ["BATCH", "Detector", "NormalTiles", "check_scores", "runtime_of"]
 
 log = logging.getLogger(__name__)
+S = TypeVar("S", ModelSettings, ScoreSettings)
 
+SCORING = {"normalisation", "model", "score", "tile_size", "seed", "visible", "places", "sensors"}  # decide a raw score
+BESIDE = {"format", "weights", "calibrations", "profile", "metadata"}
 IN_SCENE_RATE = 0.01  # of a detector that was never calibrated
 
 
@@ -109,6 +115,7 @@ class Detector(Scorer):
         past: PastTiles | None = None,
         scene: scores.SceneStats | None = None,
         area: np.ndarray | None = None,
+        conditions: Conditions | None = None,
     ) -> TileScores:
         """Score tiles: the same tile gets the same bytes, whatever others it comes with and in whatever order.
 
@@ -121,13 +128,14 @@ class Detector(Scorer):
             past: What their past lets expect; None to look at them alone.
             scene: Of the whole scene, from `scene_stats`; without it, that of normal tiles is taken.
             area: (N,) pixels of each tile's own window, for tiles at the edge that were padded; default H·W.
+            conditions: What the networks are told of them (`model.condition`); what is not given is unknown to them.
 
         Raises:
             ShapeError: Arrays that do not fit the detector or each other.
             ScoreError: Scores that have not learned what they need.
         """
         compare = self.score_settings.name in self.calibrations or not self.calibrations
-        return self.raw_scores(values, valid, past, scene, area, compare=compare)
+        return self.raw_scores(values, valid, past, scene, area, conditions, compare=compare)
 
     def judge(self, kind: np.ndarray, score: np.ndarray, places: Sequence[str] | None = None) -> SceneJudgement:
         """Judge all tiles of one scene.
@@ -178,8 +186,8 @@ class Detector(Scorer):
         """This detector, its scores having learned what they need of normal tiles.
 
         Args:
-            batches: Gives (values, valid, past) of some normal tiles at a time, and all of them each time it is called;
-                past may be None, and then scores of change learn nothing of them.
+            batches: Gives some normal tiles at a time, and all of them each time it is called; their past may be None,
+                and then scores of change learn nothing of them.
 
         Returns:
             The detector, not calibrated. A score that needs a past, and for which there was none, stays without
@@ -277,6 +285,7 @@ def _assembled(
     about: Mapping[str, Any], tensors: Mapping[str, Tensor], device: Literal["auto", "cpu", "cuda"]
 ) -> Detector:
     """The detector of a description and tensors."""
+    _check_known(about)
     calibrations = {
         name: _calibration(name, found, _arrays(group(tensors, f"calibration/{name}")))
         for name, found in about["calibrations"].items()
@@ -286,28 +295,63 @@ def _assembled(
     for made in calibrations.values():
         _check_runtime(made, runtime_of(where))
     normalisation = Normalisation.from_dict(about["normalisation"])
-    model = ModelSettings(**about["model"])
+    model = _settings(ModelSettings, about, "model")
+    weights = renamed(tensors, about["format"], model.depth)
     profile = about["profile"]
-    return Detector(
+    detector = Detector(
         networks=tuple(
-            _network(group(tensors, f"network/{number}"), len(normalisation.bands), model).to(where)
+            _network(group(weights, f"network/{number}"), normalisation, model).to(where)
             for number in range(model.members)
         ),
         normalisation=normalisation,
         model=model,
-        score_settings=ScoreSettings(**about["score"]),
+        score_settings=_settings(ScoreSettings, about, "score"),
         tile_size=about["tile_size"],
         seed=about["seed"],
         constants=_constants(group(tensors, "constants")),
         visible=tuple(about["visible"]),
-        calibrations=calibrations,
+        places=tuple(about.get("places", ())),
+        sensors=tuple(about.get("sensors", ())),
         profile=None if profile is None else drift.Profile.from_arrays(profile, _arrays(group(tensors, "profile"))),
         metadata=about["metadata"],
     )
+    # The calibrations are of what was saved. With the defaults of settings that did not exist then, the digest of the
+    # same detector is another one.
+    saved = identity_of(
+        {key: part for key, part in about.items() if key in SCORING},
+        {name: tensor for name, tensor in tensors.items() if name.startswith(("network/", "constants/"))},
+    )
+    for made in calibrations.values():
+        made.check(bands=normalisation.bands, detector=saved, runtime=made.runtime)
+    ours = {name: replace(made, detector=detector.scoring_identity) for name, made in calibrations.items()}
+    return replace(detector, calibrations=ours)
 
 
-def _network(weights: Mapping[str, Tensor], bands: int, model: ModelSettings) -> ConvVAE:
-    network = build(bands, model, seed=0)
+def _check_known(about: Mapping[str, Any]) -> None:
+    """Refuse what a newer version may have written, and this one would leave out."""
+    sections: dict[str, Mapping[str, Any]] = {"model": ModelSettings.model_fields, "score": ScoreSettings.model_fields}
+    unknown = [key for key in about if key not in SCORING | BESIDE]
+    unknown += [f"{name}.{key}" for name, known in sections.items() for key in about[name] if key not in known]
+    if unknown:
+        raise DetectorError(
+            f"the detector has {', '.join(sorted(unknown))}, which this version does not know: it was made by a newer "
+            "one, so update tilewatch, or train again"
+        )
+
+
+def _settings(section: type[S], about: Mapping[str, Any], name: str) -> S:
+    try:
+        return section(**about[name])
+    except ValidationError as error:
+        problems = [(".".join(str(part) for part in (name, *found["loc"])), found["msg"]) for found in error.errors()]
+        wrong = "; ".join(f"{where}: {why}" for where, why in problems)
+        raise DetectorError(
+            f"the detector has settings that this version does not take ({wrong}): update tilewatch, or train again"
+        ) from error
+
+
+def _network(weights: Mapping[str, Tensor], normalisation: Normalisation, model: ModelSettings) -> VAE:
+    network = build(len(normalisation.bands), model, seed=0, clip=normalisation.clip)
     network.load_state_dict(weights)
     return network
 

@@ -25,3 +25,7 @@ class DetectorError(VaeError):
 
 class DriftError(VaeError):
     """Drift that cannot be judged with what the profile holds."""
+
+
+class ExportError(VaeError):
+    """A detector that cannot be exported, or files of an export that cannot be used."""

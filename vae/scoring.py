@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor
 from configs.schema import ModelSettings, ScoreSettings
 from vae import scores
 from vae.backend import BATCH, exact, filled, runtime_of
+from vae.conditions import Conditions
 from vae.digests import canonical_json, sha256
 from vae.errors import DetectorError
-from vae.model import ConvVAE
+from vae.networks import VAE
+from vae.networks.conditions import Given, given_of
 from vae.normalisation import Normalisation
 from vae.tile_scores import PastTiles, TileScores
 from vae.usable import check_shapes, remembered, shares_and_reasons, usable_pixels
@@ -25,7 +27,14 @@ from vae.working_out import Constants, can_work_out, work_out
 
 FEWEST_PIXELS = 200  # to say what the pixels of a scene have in common
 
-NormalTiles = tuple[np.ndarray, np.ndarray, PastTiles | None]
+
+class NormalTiles(NamedTuple):
+    """Tiles that scores learn from: values (N, C, H, W), valid (N, H, W), their past, what the networks are told."""
+
+    values: np.ndarray
+    valid: np.ndarray
+    past: PastTiles | None = None
+    conditions: Conditions | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +50,14 @@ class Scorer:
         seed: Of scores that draw samples.
         constants: What the scores learned of normal tiles: by score, for each network.
         visible: Which channels are red, green and blue; empty when not known.
+        places: Locations that the networks tell apart, by which `Conditions.place` counts.
+        sensors: Sensors likewise.
 
     Raises:
         DetectorError: Parts that do not belong together.
     """
 
-    networks: tuple[ConvVAE, ...]
+    networks: tuple[VAE, ...]
     normalisation: Normalisation
     model: ModelSettings
     score_settings: ScoreSettings
@@ -54,6 +65,8 @@ class Scorer:
     seed: int = 0
     constants: Constants = field(default_factory=dict)
     visible: tuple[int, ...] = ()
+    places: tuple[str, ...] = ()
+    sensors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_scores(self.score_settings, self.model)
@@ -89,8 +102,8 @@ class Scorer:
 
     @property
     def looks_back(self) -> bool:
-        """Whether any score compares with the past."""
-        return looks_back(self.score_settings)
+        """Whether any score compares with the past, or the networks are told what it lets expect."""
+        return looks_back(self.score_settings, self.model)
 
     @property
     def sigma(self) -> np.ndarray:
@@ -123,14 +136,11 @@ class Scorer:
     @cached_property
     def scoring_identity(self) -> str:
         """Short digest of all that decides a raw score."""
-        content = (
-            (name.encode(), tensor.cpu().contiguous().numpy().tobytes())
-            for name, tensor in sorted(self.scoring_tensors().items())
-        )
-        return sha256(canonical_json(self.scoring_description()), *(part for item in content for part in item))[:12]
+        return identity_of(self.scoring_description(), self.scoring_tensors())
 
     def scoring_description(self) -> dict[str, Any]:
         """All that decides a raw score but tensors, for JSON."""
+        lists = {"places": list(self.places), "sensors": list(self.sensors)}
         return {
             "normalisation": self.normalisation.to_dict(),
             "model": self.model.model_dump(mode="json"),
@@ -138,6 +148,7 @@ class Scorer:
             "tile_size": self.tile_size,
             "seed": self.seed,
             "visible": list(self.visible),
+            **{name: names for name, names in lists.items() if names},
         }
 
     def scoring_tensors(self) -> dict[str, Tensor]:
@@ -164,6 +175,7 @@ class Scorer:
         past: PastTiles | None,
         scene: scores.SceneStats | None,
         area: np.ndarray | None,
+        conditions: Conditions | None = None,
         *,
         compare: bool,
     ) -> TileScores:
@@ -175,9 +187,10 @@ class Scorer:
             past: What their past lets expect.
             scene: Of the whole scene.
             area: (N,) pixels of each tile's own window.
+            conditions: What the networks are told of them.
             compare: Whether tiles are judged by the score for those with a past, where they have one.
         """
-        self._check(values, valid, past)
+        self._check(values, valid, past, conditions)
         settings, count, side = self.score_settings, len(values), self.tile_size
         usable = usable_pixels(values, valid)
         fraction, reason = shares_and_reasons(usable, area, settings.min_valid)
@@ -199,36 +212,36 @@ class Scorer:
             valid_fraction=fraction,
             reason=reason,
         )
-        for rows, evidences in self._evidence(values, valid, np.flatnonzero(wanted), past, scene):
+        for rows, evidences in self._evidence(values, valid, np.flatnonzero(wanted), past, scene, conditions):
             self._add(found, rows, evidences)
         return found
 
     @torch.inference_mode()
-    def expected(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def expected(self, values: np.ndarray, valid: np.ndarray, conditions: Conditions | None = None) -> np.ndarray:
         """(N, C, H, W) float32: what the networks make of tiles, physical units, masked pixels filled in too.
 
         Raises:
             ShapeError: Arrays that do not fit the detector.
             ScoreError: There is no network.
         """
-        self._check(values, valid)
+        self._check(values, valid, conditions=conditions)
         result = np.empty(values.shape, dtype=np.float32)
-        for rows, evidences in self._evidence(values, valid, np.arange(len(values))):
+        for rows, evidences in self._evidence(values, valid, np.arange(len(values)), conditions=conditions):
             mean = torch.stack([evidence.expected for evidence in evidences]).mean(dim=0)
             result[rows] = self.normalisation.invert(mean)[: len(rows)].cpu().numpy()
         return result
 
     @torch.inference_mode()
-    def encode(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def encode(self, values: np.ndarray, valid: np.ndarray, conditions: Conditions | None = None) -> np.ndarray:
         """(N, L, h, w) float32 posterior means of the first network.
 
         Raises:
             ShapeError: Arrays that do not fit the detector.
             ScoreError: There is no network.
         """
-        self._check(values, valid)
+        self._check(values, valid, conditions=conditions)
         result = np.empty((len(values), *self.latent_shape), dtype=np.float32)
-        for rows, evidences in self._evidence(values, valid, np.arange(len(values))):
+        for rows, evidences in self._evidence(values, valid, np.arange(len(values)), conditions=conditions):
             result[rows] = evidences[0].mu[: len(rows)].cpu().numpy()
         return result
 
@@ -297,22 +310,40 @@ class Scorer:
         wanted: np.ndarray,
         past: PastTiles | None = None,
         scene: scores.SceneStats | None = None,
+        conditions: Conditions | None = None,
     ) -> Iterator[tuple[np.ndarray, list[scores.Evidence]]]:
         """The wanted rows in batches of one size, the last one filled up with empty tiles, for each network."""
         for start in range(0, len(wanted), BATCH):
             rows = wanted[start : start + BATCH]
             x, usable = self.normalised(*filled(values, valid, rows))
             before = None if past is None else self._past(past, rows)
+            given = self._given(conditions, rows)
             with exact(self.device):
                 yield (
                     rows,
                     [
                         scores.Evidence(
-                            x, usable, network, past=before, scene=scene, seed=self.seed, visible=self.visible
+                            x,
+                            usable,
+                            network,
+                            past=before,
+                            scene=scene,
+                            seed=self.seed,
+                            visible=self.visible,
+                            given=given,
                         )
                         for network in self.networks or (None,)
                     ],
                 )
+
+    def _given(self, conditions: Conditions | None, rows: np.ndarray) -> Given | None:
+        """What the networks are told of some rows; what they are to be told and is not there is unknown."""
+        if not self.networks or not self.model.condition:
+            return None
+        batch = Conditions.unknown(BATCH, self.model.condition, len(self.bands), self.tile_size)
+        if conditions is not None:
+            batch.put(slice(len(rows)), conditions.rows(rows))
+        return given_of(batch, self.normalisation, self.device)
 
     def _past(self, past: PastTiles, rows: np.ndarray) -> scores.Past:
         expected, known = self.normalised(*filled(past.values, past.valid, rows))
@@ -326,23 +357,39 @@ class Scorer:
         self, batches: Callable[[], Iterable[NormalTiles]], member: int, with_past: bool
     ) -> Iterator[scores.Evidence]:
         """What there is to learn from: batches with a pixel that counts."""
-        for values, valid, past in batches():
-            self._check(values, valid, past)
+        for values, valid, past, conditions in batches():
+            self._check(values, valid, past, conditions)
             if with_past and past is None:
                 continue
-            for _, evidences in self._evidence(values, valid, np.arange(len(values)), past):
+            every = np.arange(len(values))
+            for _, evidences in self._evidence(values, valid, every, past, conditions=conditions):
                 evidence = evidences[member]
                 counts = evidence.valid & evidence.before.valid if with_past else evidence.valid
                 if counts.any():
                     yield evidence
 
-    def _check(self, values: np.ndarray, valid: np.ndarray, past: PastTiles | None = None) -> None:
+    def _check(
+        self,
+        values: np.ndarray,
+        valid: np.ndarray,
+        past: PastTiles | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
         check_shapes(values, valid, past, self.bands, self.tile_size)
+        if conditions is not None:
+            conditions.check(len(values), len(self.bands), self.tile_size)
 
 
-def looks_back(settings: ScoreSettings) -> bool:
-    """Whether any score compares with the past."""
-    return any("past" in scores.find(name).needs for name in settings.names)
+def identity_of(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Short digest of all that decides a raw score, as `Scorer` describes it."""
+    content = ((name.encode(), tensor.cpu().contiguous().numpy().tobytes()) for name, tensor in sorted(tensors.items()))
+    return sha256(canonical_json(description), *(part for item in content for part in item))[:12]
+
+
+def looks_back(settings: ScoreSettings, model: ModelSettings) -> bool:
+    """Whether any score compares with the past, or the networks are told what it lets expect."""
+    told = model.members > 0 and "reference" in model.condition
+    return told or any("past" in scores.find(name).needs for name in settings.names)
 
 
 def check_scores(settings: ScoreSettings, model: ModelSettings, visible: Sequence[int] | None = None) -> None:
@@ -368,8 +415,29 @@ def check_scores(settings: ScoreSettings, model: ModelSettings, visible: Sequenc
                 f"the score {name} needs a network, and model.members is 0: use 1, or other scores in score.name, "
                 "score.without_past and score.also"
             )
+        if "condition" in scores.find(name).needs:
+            _check_condition(name, model)
     if "past" in scores.find(settings.without_past).needs:
         raise DetectorError(
             f"score.without_past is for tiles that have no past, and {settings.without_past} compares with it: use "
             "one that does not, such as novelty or rx"
+        )
+
+
+def _check_condition(name: str, model: ModelSettings) -> None:
+    """Refuse a score of what the condition alone lets expect, where it cannot tell one place from another.
+
+    Raises:
+        DetectorError: Why, and what to set.
+    """
+    if not {"place", "reference"} & set(model.condition):
+        told = f"only {', '.join(model.condition)}" if model.condition else "nothing"
+        raise DetectorError(
+            f"the score {name} asks what is to be expected of this place before it is looked at, and the network is "
+            f"told {told}: add reference or place to model.condition, or use another score, such as reconstruction"
+        )
+    if model.posterior == "quantised":
+        raise DetectorError(
+            f"the score {name} decodes the mean of the prior, and the codes of a quantised latent have none: use "
+            "another model.posterior, or another score"
         )

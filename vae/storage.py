@@ -18,8 +18,9 @@ from safetensors.torch import load, save
 from configs.workspace import write_bytes
 from vae.digests import canonical_json, sha256
 from vae.errors import DetectorError
+from vae.older import OLDEST
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "detector.json"
 
 
@@ -74,8 +75,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise DetectorError(f"{path} is not JSON ({error}): it is incomplete or was altered") from error
     if not isinstance(about, dict) or not isinstance(about.get("format"), int):
         raise DetectorError(f"{path} does not describe a detector: it names no format")
-    if about["format"] < FORMAT:
-        raise DetectorError(f"{path} has format {about['format']}, this version reads format {FORMAT}: train again")
+    if about["format"] < OLDEST:
+        raise DetectorError(
+            f"{path} has format {about['format']}, this version reads {OLDEST} to {FORMAT}: train again"
+        )
     if about["format"] > FORMAT:
         raise DetectorError(
             f"{path} has format {about['format']}, this version reads up to {FORMAT}: update tilewatch, or train again"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -24,7 +24,7 @@ class Worked:
         per_pixel: (B, H, W), NaN where a pixel does not count.
         maps: Its parts by name, (B, H, W) or (B,).
         high: (B, H, W) bool, where the score is highest: the pixels at or above that of the tile.
-        looks_back: Whether it compares with the past.
+        off_bands: Says how far each band is off, (B, C, H, W), by what the score compares with.
         evidence: What it was worked out from, of the first network.
     """
 
@@ -32,7 +32,7 @@ class Worked:
     per_pixel: Tensor
     maps: Mapping[str, Tensor]
     high: Tensor
-    looks_back: bool
+    off_bands: Callable[[Evidence], Tensor]
     evidence: Evidence
 
     def parts(self) -> dict[str, Tensor]:
@@ -47,8 +47,7 @@ class Worked:
 
     def bands(self) -> Tensor:
         """(B, C) share of each band of what is not as expected there; likewise."""
-        off_bands = scores.change.off_bands if self.looks_back else scores.single.off_bands
-        return _shares(_sums(off_bands(self.evidence), self.high))
+        return _shares(_sums(self.off_bands(self.evidence), self.high))
 
 
 def can_work_out(name: str, constants: Constants, *, past: bool) -> bool:
@@ -88,9 +87,15 @@ def work_out(name: str, evidences: Sequence[Evidence], constants: Constants, poo
         per_pixel=torch.where(counts, per_pixel, torch.nan),
         maps=maps,
         high=counts & (per_pixel >= per_tile[:, None, None]),
-        looks_back="past" in entry.needs,
+        off_bands=_off_bands(entry),
         evidence=first,
     )
+
+
+def _off_bands(entry: scores.Score) -> Callable[[Evidence], Tensor]:
+    if "past" in entry.needs:
+        return scores.change.off_bands
+    return scores.conditional.off_bands if "condition" in entry.needs else scores.single.off_bands
 
 
 def _averaged(name: str, given: Sequence[Tensor | dict[str, Tensor]]) -> dict[str, Tensor]:

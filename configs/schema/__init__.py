@@ -31,6 +31,7 @@ from configs.schema.scenes import (
     StacSettings,
     ValidationSettings,
 )
+from configs.schema.tuning import Range, TuneSettings
 
 __all__ = [
     "DARKEST",
@@ -45,6 +46,7 @@ __all__ = [
     "ModelSettings",
     "NormaliseSettings",
     "Period",
+    "Range",
     "ReferenceSettings",
     "ReportSettings",
     "ScoreSettings",
@@ -56,6 +58,7 @@ __all__ = [
     "StacSettings",
     "TrackingSettings",
     "TrainSettings",
+    "TuneSettings",
     "ValidationSettings",
 ]
 
@@ -79,6 +82,7 @@ class Settings(Section):
     score: ScoreSettings = ScoreSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     injections: InjectionSettings = InjectionSettings()
+    tune: TuneSettings = TuneSettings()
     drift: DriftSettings = DriftSettings()
     report: ReportSettings = ReportSettings()
     tracking: TrackingSettings = TrackingSettings()
@@ -97,6 +101,18 @@ class Settings(Section):
         if unknown:
             raise ValueError(
                 f"normalise.ranges names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _codes_are_not_drawn(self) -> Settings:
+        train = self.train
+        if self.model.posterior == "quantised" and (
+            train.objective == "iwae" or train.free_bits or train.adversarial_weight
+        ):
+            raise ValueError(
+                "the divergence of a quantised latent is the same for every tile: set train.objective to elbo, and "
+                "train.free_bits and train.adversarial_weight to 0, or use another model.posterior"
             )
         return self
 

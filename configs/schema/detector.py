@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from configs.schema.base import Fraction, Period, Section
 
@@ -33,7 +33,7 @@ class SplitSettings(Section):
 
 
 class ModelSettings(Section):
-    """The convolutional variational autoencoder."""
+    """The variational autoencoder. Its parts are chosen one by one; `docs/models.md` says when to choose which."""
 
     members: int = Field(
         1,
@@ -41,11 +41,63 @@ class ModelSettings(Section):
         le=16,
         description="Networks from different seeds, whose scores are averaged. 0: no network, for scores without one.",
     )
+    network: Literal["convolutional", "residual"] = Field(
+        "convolutional", description="residual: two residual blocks at each resolution, for large training sets."
+    )
     width: int = Field(24, ge=4, le=256, description="Channels after the first layer; doubled at each halving.")
     depth: int = Field(
         3, ge=1, le=5, description="How many times the resolution is halved; 2**depth divides tile_size."
     )
-    latent_channels: int = Field(16, ge=1, le=512, description="Channels of the latent map.")
+    skips: bool = Field(
+        False,
+        description="Connections from encoder to decoder past the latent. They let anomalies through: for comparison.",
+    )
+    latent: Literal["map", "vector"] = Field(
+        "map", description="map: a latent for each cell of 2**depth pixels. vector: one for the whole tile."
+    )
+    latent_channels: int = Field(16, ge=1, le=512, description="Channels of the latent; of each level, if several.")
+    posterior: Literal["gaussian", "hierarchical", "flow", "quantised"] = Field(
+        "gaussian",
+        description="gaussian: diagonal. hierarchical: several levels, top-down. flow: bent by invertible layers. "
+        "quantised: the nearest of a learned set of codes.",
+    )
+    levels: int = Field(2, ge=2, le=5, description="Levels of a hierarchical latent, each twice as fine as the last.")
+    flow_steps: int = Field(4, ge=1, le=16, description="Invertible layers of a flow posterior.")
+    codes: int = Field(256, ge=2, le=8192, description="Codes of a quantised latent.")
+    likelihood: Literal[
+        "gaussian", "gaussian_shared", "gaussian_learned", "heteroscedastic", "bernoulli", "student_t"
+    ] = Field(
+        "gaussian",
+        description="What the decoder says of a value. gaussian: the best σ of each band; "
+        "gaussian_shared: of all bands; "
+        "gaussian_learned: a learned σ of each band; heteroscedastic: a σ for each pixel; student_t: heavy tails; "
+        "bernoulli: values within normalise.clip as shares of the range.",
+    )
+    degrees_of_freedom: float = Field(4.0, gt=1, le=100, description="Of student_t: fewer, heavier tails.")
+    condition: tuple[Literal["season", "place", "sun", "sensor", "reference"], ...] = Field(
+        (),
+        description="What the network is told beside the tile: day of the year, location, angles of the sun, sensor, "
+        "and what the past of the place lets expect.",
+    )
+
+    @model_validator(mode="after")
+    def _sensible(self) -> ModelSettings:
+        if len(set(self.condition)) < len(self.condition):
+            raise ValueError(f"model.condition names something twice: {', '.join(self.condition)}")
+        if self.posterior in ("hierarchical", "quantised") and self.latent == "vector":
+            raise ValueError(f"a {self.posterior} latent is a map: set model.latent to map, or another model.posterior")
+        if self.posterior == "hierarchical" and self.levels > self.depth:
+            raise ValueError(
+                f"model.levels is {self.levels}: each level is twice as fine as the last, so that model.depth = "
+                f"{self.depth} leaves room for {self.depth} at most"
+            )
+        if self.skips and self.depth < 2:
+            raise ValueError("with model.depth 1 there is nothing for model.skips to join: set skips to false")
+        if self.posterior == "flow" and self.latent_channels < 2:
+            raise ValueError(
+                "a flow bends one half of the channels by the other: set model.latent_channels to 2 or more"
+            )
+        return self
 
 
 class TrainSettings(Section):
@@ -55,13 +107,66 @@ class TrainSettings(Section):
     batch_size: int = Field(64, ge=2, description="Tiles a step.")
     learning_rate: float = Field(2e-3, gt=0, description="Of AdamW at the start; it falls along a cosine.")
     weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
-    beta: float = Field(1.0, ge=0, description="Weight of the KL term once warmed up (β-VAE).")
-    kl_warmup: Fraction = Field(0.25, description="Share of the epochs over which β rises linearly from 0.")
     clip_norm: float = Field(100.0, gt=0, description="Gradients are clipped to this norm.")
     patience: int = Field(10, ge=1, description="Epochs without a better held-out ELBO before stopping.")
+    objective: Literal["elbo", "iwae"] = Field(
+        "elbo", description="iwae: the importance-weighted bound of `samples` draws, tighter and dearer."
+    )
+    samples: int = Field(5, ge=2, le=64, description="Draws a tile of the importance-weighted bound.")
+    beta: float = Field(1.0, ge=0, description="Weight of the KL term once warmed up (β-VAE).")
+    kl_warmup: Fraction = Field(0.25, description="Share of the epochs over which β rises linearly from 0.")
+    kl_schedule: Literal["linear", "cyclical"] = Field(
+        "linear", description="cyclical: β rises anew in each of `kl_cycles` parts of the training."
+    )
+    kl_cycles: int = Field(4, ge=1, le=100, description="Of the cyclical schedule.")
+    free_bits: float = Field(
+        0.0,
+        ge=0,
+        description="Nats a tile that each latent channel may use, on average over the tiles, before KL is charged.",
+    )
+    input_noise: float = Field(
+        0.0, ge=0, le=1, description="Standard deviation of noise that is added to what the encoder sees, normalised."
+    )
+    structural: Literal["none", "ms_ssim", "focal_frequency"] = Field(
+        "none", description="A further term of the loss, that compares structure or frequencies."
+    )
+    structural_weight: float = Field(1.0, ge=0, description="Of that term, in nats for each value.")
+    adversarial_weight: float = Field(
+        0.0, ge=0, description="Of an adversary that tells latents from draws of the prior (adversarial autoencoder)."
+    )
     max_tiles: int = Field(20_000, ge=1, description="Most training tiles; more are thinned by a seeded draw.")
     min_valid: Fraction = Field(0.7, description="Least share of usable pixels of a training tile.")
+    shift: int = Field(
+        0, ge=0, le=16, description="Most pixels by which training tiles are moved, beside the symmetries."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU when there is one.")
+    devices: int = Field(1, ge=1, le=64, description="Processes that share the work (data parallel), one for each GPU.")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="Of the arithmetic in training. auto: bf16 on a GPU that has it, else float32."
+    )
+    compile: bool = Field(False, description="Compile the network for training: pays for long trainings.")
+    diagnose_every: int = Field(
+        10, ge=0, description="Epochs between two diagnoses of the latent, as figures and metrics. 0: at the end alone."
+    )
+    latent_map: Literal["pca", "tsne", "umap"] = Field(
+        "pca",
+        description="What a diagnosis draws the latents of tiles by. tsne, umap: beside principal components; umap needs "
+        "the package umap-learn.",
+    )
+
+    @model_validator(mode="after")
+    def _sensible(self) -> TrainSettings:
+        if self.objective == "iwae" and (self.free_bits or self.adversarial_weight):
+            raise ValueError(
+                "the importance-weighted bound has no KL term of its own: set train.free_bits and "
+                "train.adversarial_weight to 0, or train.objective to elbo"
+            )
+        if self.objective == "iwae" and self.structural != "none":
+            raise ValueError(
+                "the importance-weighted bound weighs whole draws, which a structural term is no part of: set "
+                "train.structural to none, or train.objective to elbo"
+            )
+        return self
 
 
 class ScoreSettings(Section):

@@ -52,7 +52,7 @@ def test_help_comes_at_once_and_starts_nothing(tilewatch: Tilewatch, tmp_path: P
 def test_help_lists_every_command(tilewatch: Tilewatch) -> None:
     ran = tilewatch("--help")
 
-    daily = ("ingest", "validate", "train", "calibrate", "nightly", "drift", "latents", "evaluate")
+    daily = ("ingest", "validate", "train", "calibrate", "nightly", "drift", "latents", "evaluate", "tune")
     for command in (*daily, "catalog", "demo"):
         assert command in ran.stdout
 

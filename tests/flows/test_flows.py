@@ -84,7 +84,7 @@ def test_mlflow_has_settings_metrics_figures_data_and_model(trained: tuple[Watch
     run = client.get_run(summary.run_id)
     artifacts = {
         artifact.path
-        for folder in ("", "figures", "validation")
+        for folder in ("", "figures", "validation", "diagnosis/final")
         for artifact in client.list_artifacts(summary.run_id, folder)
     }
 
@@ -93,6 +93,8 @@ def test_mlflow_has_settings_metrics_figures_data_and_model(trained: tuple[Watch
     assert run.inputs.dataset_inputs
     assert {"settings.json", "injected.json", "figures/loss.png", "figures/expected.png"} <= artifacts
     assert {"figures/scores-change.png", "figures/scores-novelty.png", "figures/injected.png"} <= artifacts
+    assert {"diagnosis/final/samples.png", "diagnosis/final/diagnosis.json"} <= artifacts
+    assert run.data.metrics["diagnosis/importance_bound"] > run.data.metrics["diagnosis/importance_bound_elbo"]
     assert run.data.metrics["injected_recall/flood"] > 0.9
     assert {"validation/validation.json", "validation/validation.html"} <= artifacts
     assert client.get_model_version_by_alias("meadow", "champion").tags["reason"] == "first"

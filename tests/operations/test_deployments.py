@@ -28,7 +28,7 @@ from imagery.simulate import Location, Plan, simulate
 pytestmark = pytest.mark.servers
 
 REPOSITORY = Path(__file__).parents[2]
-NAMES = {"nightly", "train", "calibrate", "drift", "latents"}
+NAMES = {"nightly", "train", "tune", "calibrate", "drift", "latents"}
 DATES = tuple(date(2025, 5, 1) + timedelta(days=5 * number) for number in range(14))
 SETTINGS = {
     "name": "meadow",

@@ -211,7 +211,7 @@ def test_all_usable_tiles_are_gathered_with_their_pixels(tmp_path: Path) -> None
     seen: list[tuple[int, int]] = []
 
     with gathered(split.train, asked, workspace, None, lambda *done: seen.append(done)) as tiles:
-        values, valid = np.array(tiles.values), np.array(tiles.valid)
+        values, valid = tiles.physical(np.arange(len(tiles))), np.array(tiles.valid)
 
     assert values.shape == (3 * 8, len(BANDS), 16, 16), "all but the tile under cloud"
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -234,7 +234,7 @@ def test_the_files_are_gone_afterwards_even_when_the_work_fails(tmp_path: Path) 
     asked, workspace, split = archive(tmp_path)
 
     with gathered(split.train, asked, workspace, None):
-        assert len(list(workspace.cache.rglob("*.npy"))) == 2
+        assert len(list(workspace.cache.rglob("*.npy"))) == 3
     assert list(workspace.cache.iterdir()) == []
 
     with pytest.raises(RuntimeError, match="power cut"), gathered(split.train, asked, workspace, None):
@@ -248,7 +248,7 @@ def test_thinning_depends_on_the_seed_alone(tmp_path: Path) -> None:
     def drawn(seed: int, limit: int = 10) -> np.ndarray:
         with gathered(split.train, asked.model_copy(update={"seed": seed}), workspace, limit) as tiles:
             assert len(tiles) == limit
-            return np.array(tiles.values)
+            return tiles.physical(np.arange(limit))
 
     np.testing.assert_array_equal(drawn(1), drawn(1))
     assert not np.array_equal(drawn(1), drawn(2), equal_nan=True)

@@ -23,7 +23,7 @@ from tasks.validate import validate_scenes
 from tests.places import SIDE, Watched, day, write_scene
 from tests.rasters import BANDS, ground, watch_settings, write_raster
 from vae.detector import Detector
-from vae.model import build
+from vae.networks import build
 from vae.normalisation import Normalisation
 
 STRIDES = [None, 16, 12, 4]

@@ -92,7 +92,7 @@ def test_places_can_be_taken_to_be_alike(place_once: Watched) -> None:
 def test_tiles_that_were_flagged_teach_no_score_what_is_normal(place: Watched) -> None:
     def learned() -> int:
         found = normal_tiles(place.detector, place.split.train, place.settings, place.workspace)
-        return sum(len(values) for values, _, _ in found)
+        return sum(len(tiles.values) for tiles in found)
 
     assert learned() == len(place.split.train) * TILES
     record = place.split.train[-1]
@@ -103,9 +103,10 @@ def test_tiles_that_were_flagged_teach_no_score_what_is_normal(place: Watched) -
 
 
 def test_normal_tiles_come_with_their_past_where_they_have_one(place_once: Watched) -> None:
-    found = list(normal_tiles(place_once.detector, place_once.records[:5], place_once.settings, place_once.workspace))
-    assert [past is not None for _, _, past in found] == [False, True, True, True, True]
-    assert [past is not None and past.witness is not None for _, _, past in found] == [False, False, False, True, True]
+    found = normal_tiles(place_once.detector, place_once.records[:5], place_once.settings, place_once.workspace)
+    pasts = [tiles.past for tiles in found]
+    assert [past is not None for past in pasts] == [False, True, True, True, True]
+    assert [past is not None and past.witness is not None for past in pasts] == [False, False, False, True, True]
 
 
 def test_looking_back_keeps_the_same_bytes_whatever_number_of_scenes_is_looked_at_at_a_time(place: Watched) -> None:

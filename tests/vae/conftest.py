@@ -13,12 +13,13 @@ from scipy.ndimage import gaussian_filter
 
 from configs.schema import ModelSettings, ScoreSettings, TrainSettings
 from vae.detector import Detector, NormalTiles
-from vae.model import ConvVAE, build
+from vae.networks import VAE, build
 from vae.normalisation import Normalisation
 from vae.scores import SCORES
 from vae.tiles import TileArrays
 from vae.training import fit
 
+PLAIN = tuple(name for name in sorted(SCORES) if "condition" not in SCORES[name].needs)
 SMALL = {"width": 8, "depth": 2, "latent_channels": 4}
 
 
@@ -80,7 +81,7 @@ def make_normalisation(bands: int = 3, log_offset: float = 0.0) -> Normalisation
     return Normalisation.from_limits(limits, log=True, clip=3.0, log_offset=log_offset)
 
 
-def make_network(bands: int = 3, seed: int = 0) -> ConvVAE:
+def make_network(bands: int = 3, seed: int = 0) -> VAE:
     """An untrained one: files, masks and determinism do not depend on what the weights are."""
     network = build(bands, ModelSettings(**SMALL), seed)
     network.sigma.fill_(0.3)
@@ -88,7 +89,7 @@ def make_network(bands: int = 3, seed: int = 0) -> ConvVAE:
 
 
 @cache
-def trained_network(seed: int = 0) -> ConvVAE:
+def trained_network(seed: int = 0) -> VAE:
     """One that knows the tiles of `make_tiles`."""
     settings = TrainSettings(epochs=15, batch_size=16, device="cpu", learning_rate=5e-3)
     return fit(make_tiles(96, seed=1), None, make_normalisation(), ModelSettings(**SMALL), settings, seed).network
@@ -102,7 +103,7 @@ def normal_batches(count: int = 80, bands: int = 3, side: int = 16, seed: int = 
         before = make_past(tiles, seed) if past else None
         for start in range(0, count, 64):
             rows = slice(start, start + 64)
-            yield tiles.values[rows], tiles.valid[rows], before.rows(rows) if before else None
+            yield NormalTiles(tiles.values[rows], tiles.valid[rows], before.rows(rows) if before else None)
 
     return batches
 
@@ -133,8 +134,8 @@ def make_detector(
 
 @pytest.fixture(scope="session")
 def all_scores() -> Detector:
-    """Of two trained networks, with every registered score."""
-    return make_detector(members=2, trained=True, also=tuple(sorted(SCORES)))
+    """Of two trained networks, with every registered score but those of networks that are told something."""
+    return make_detector(members=2, trained=True, also=PLAIN)
 
 
 def judged_by(name: str) -> dict[str, str]:

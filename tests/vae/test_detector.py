@@ -10,7 +10,7 @@ import torch
 from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
 from tests.vae.conftest import SMALL, MadePast, make_detector, make_normalisation, make_past, make_tiles, normal_batches
 from vae import drift
-from vae.detector import IN_SCENE_RATE, Detector, check_scores
+from vae.detector import IN_SCENE_RATE, Detector, NormalTiles, check_scores
 from vae.errors import CalibrationError, DetectorError, ScoreError, ShapeError
 from vae.scores import SCORES
 from vae.tile_scores import TileScores
@@ -204,9 +204,9 @@ def nothing_known(count: int):
         tiles = make_tiles(count, seed=1)
         past = make_past(tiles)
         past.valid[:] = False
-        yield tiles.values[:0], tiles.valid[:0], past.rows(slice(0, 0))
-        yield tiles.values, np.zeros_like(tiles.valid), None
-        yield tiles.values, tiles.valid, past
+        yield NormalTiles(tiles.values[:0], tiles.valid[:0], past.rows(slice(0, 0)))
+        yield NormalTiles(tiles.values, np.zeros_like(tiles.valid))
+        yield NormalTiles(tiles.values, tiles.valid, past)
 
     return batches
 
@@ -231,7 +231,7 @@ def test_more_tiles_at_a_time_than_a_batch_are_learned_from_alike():
     tiles = make_tiles(80, seed=7)
 
     def at_once():
-        yield tiles.values, tiles.valid, make_past(tiles, 7)
+        yield NormalTiles(tiles.values, tiles.valid, make_past(tiles, 7))
 
     in_batches = detector.with_constants(normal_batches(80, seed=7))
     assert detector.with_constants(at_once).scoring_identity == in_batches.scoring_identity

@@ -1,4 +1,4 @@
-"""What holds of every score in the registry, whichever they are."""
+"""What holds of every score in the registry, whichever they are. Of networks that are told more: test_conditions.py."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.vae.conftest import bytes_of, make_detector, make_past, make_tiles, normal_batches
+from tests.vae.conftest import PLAIN, bytes_of, make_detector, make_past, make_tiles, normal_batches
 from vae.detector import Detector
 from vae.errors import ScoreError
 from vae.scores import SCORES, Evidence, Past, SceneStats
 
-NAMES = sorted(SCORES)
+NAMES = PLAIN
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from sklearn.covariance import OAS
 
 from tests.vae.conftest import make_network
 from vae.errors import ScoreError
-from vae.model import Passed
+from vae.networks import Passed
 from vae.scores import Evidence, Past, SceneStats, find, latent, pool, single
 
 SIGMA = torch.tensor([0.1, 0.5, 2.0])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
-from scipy.stats import norm
 
 from vae.calibration.judged import Judged, NightLevel, relative_scores
 from vae.calibration.robust import log_scores
 from vae.errors import CalibrationError
 
-QUARTILES_TO_STD = 1 / (2 * norm.ppf(0.75))  # of a normal distribution
+QUARTILES_TO_STD = 1 / (2 * NormalDist().inv_cdf(0.75))  # of a normal distribution
 FEWEST_TILES = 8  # with fewer, quartiles say nothing
 LEAST_SPREAD = 1e-3
 NOTE = "judged by its own tiles, without any history: p-values are not calibrated"
@@ -29,6 +30,8 @@ def judge_in_scene(scores: np.ndarray, *, least: float, rate: float) -> Judged:
     Raises:
         CalibrationError: Infinite scores.
     """
+    from scipy.stats import norm  # when it is asked for: training does without scipy
+
     scores = np.asarray(scores, dtype=np.float64)
     if np.isinf(scores).any():
         raise CalibrationError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import t as student
 
 from vae.calibration.robust import Floats, spread
 
@@ -31,6 +30,8 @@ def beyond(value: float, usual: Floats, rate: float) -> tuple[float, bool]:
         return p_value, p_value <= rate
     if count < 2:
         return p_value, False
+    from scipy.stats import t as student  # when it is asked for: training does without scipy
+
     width = max(spread(usual), LEAST_SPREAD) * math.sqrt(1 + 1 / count)
     return p_value, bool(value > np.median(usual) + student.isf(rate, count - 1) * width)
 

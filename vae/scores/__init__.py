@@ -6,12 +6,12 @@ anomalous. To add one, write the function in the module of its family and regist
 and tests find it here.
 
 `single` looks at a tile alone, `latent` at its place in the latent space, `change` at the difference from what the past
-of the place lets expect.
+of the place lets expect, `conditional` at the difference from what a network that is told of place and time expects.
 """
 
 from __future__ import annotations
 
-from vae.scores import change, latent, single
+from vae.scores import change, conditional, latent, single
 from vae.scores.evidence import Evidence, Past, SceneStats
 from vae.scores.pooling import Pool, pool
 from vae.scores.registry import SCORES, Score, find, score
@@ -24,6 +24,7 @@ __all__ = [
     "SceneStats",
     "Score",
     "change",
+    "conditional",
     "find",
     "latent",
     "pool",

@@ -41,7 +41,7 @@ def _bands(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
 
 
 def _decoded(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:
-    return evidence.model(x, valid).expected
+    return evidence.through(x, valid).expected
 
 
 def _texture(evidence: Evidence, x: Tensor, valid: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vae.errors import ScoreError
-from vae.model import ConvVAE, Passed
+from vae.networks import VAE, Given, Passed
 
 UNCONFIRMED = 0.4  # of a difference: two dates of nothing usually agree on so much of it
 SMALLEST_VARIANCE = 1e-4  # of the largest: narrower directions are noise
@@ -71,21 +71,23 @@ class Evidence:
         scene: None when they come without their scene.
         seed: Of scores that draw samples.
         visible: Which channels are red, green and blue; empty when the detector was not told.
+        given: What the network is told beside the tiles; None when it is told nothing.
         shared: What was worked out already; copies of the evidence with other constants share it.
     """
 
     x: Tensor
     valid: Tensor
-    network: ConvVAE | None = None
+    network: VAE | None = None
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     past: Past | None = None
     scene: SceneStats | None = None
     seed: int = 0
     visible: tuple[int, ...] = ()
+    given: Given | None = None
     shared: dict[str, Passed] = field(default_factory=dict)
 
     @property
-    def model(self) -> ConvVAE:
+    def model(self) -> VAE:
         """The network.
 
         Raises:
@@ -132,6 +134,24 @@ class Evidence:
         return self.past
 
     @property
+    def beforehand(self) -> Tensor:
+        """(B, C, H, W) what the network expects before it sees the tiles: the mean of the prior, decoded as it is told.
+
+        Raises:
+            ScoreError: The network is told nothing.
+        """
+        if self.given is None:
+            raise ScoreError(
+                "the score asks what the condition alone lets expect, and the network is told nothing: add reference "
+                "or place to model.condition"
+            )
+
+        def no_noise(shape: Sequence[int]) -> Tensor:
+            return torch.zeros(*shape, device=self.x.device)
+
+        return self.model.sample(len(self.x), self.x.shape[-1], no_noise, self.given)
+
+    @property
     def beside_expected(self) -> tuple[Passed, Passed]:
         """The tiles and what was to be expected of them through the network, both masked where either is."""
         return self._beside("expected", self.before.expected, self.before.valid)
@@ -163,7 +183,7 @@ class Evidence:
         """
         if len(self.visible) != 3:
             raise ScoreError("texture needs red, green and blue: say which bands these are with score.visible")
-        return lambda x: ((x[:, list(self.visible)] + 1) / 2).clamp(-0.5, 3)
+        return lambda x: ((x[:, list(self.visible)] + 1) / 2).clamp(-0.5, 3.0)
 
     def differences(self, view: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """How what a view shows differs from what was to be expected, tonight and on the witness's date.
@@ -187,15 +207,21 @@ class Evidence:
         known = F.adaptive_avg_pool2d(seen.to(tonight.dtype)[:, None], (height, width)) == 1
         return tonight, torch.where(known, earlier, UNCONFIRMED * tonight)
 
+    def through(self, x: Tensor, valid: Tensor) -> Passed:
+        """Other bands (B, C, H, W) of the same tiles through the network, which is told the same of them."""
+        return self.model(x, valid, given=self.given)
+
     def _beside(self, name: str, other: Tensor, seen: Tensor) -> tuple[Passed, Passed]:
         # A network sees the mask too: under masks that differ, equal images would lie apart.
         both = self.valid & seen
-        tiles = self.passed if torch.equal(both, self.valid) else self._once(f"tiles beside {name}", self.x, both)
+        # An exported graph cannot ask, and looks again.
+        same = not torch.compiler.is_exporting() and torch.equal(both, self.valid)
+        tiles = self.passed if same else self._once(f"tiles beside {name}", self.x, both)
         return tiles, self._once(name, other, both)
 
     def _once(self, name: str, x: Tensor, valid: Tensor) -> Passed:
         if name not in self.shared:
-            self.shared[name] = self.model(x, valid)
+            self.shared[name] = self.through(x, valid)
         return self.shared[name]
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vae.model import Passed
+from vae.networks import Passed
 from vae.scores.evidence import Evidence
 from vae.scores.registry import score
 
@@ -18,7 +18,7 @@ MOST_REMEMBERED = 4096  # tiles
 
 def _means(evidence: Evidence) -> Tensor:
     """(B, L) posterior means, averaged over the tile."""
-    return evidence.mu.flatten(2).mean(dim=2)
+    return evidence.mu.mean(dim=(2, 3))  # both at once: from a mean over one OpenVINO 2026.4 subtracts wrongly
 
 
 def _gathered(evidences: Iterable[Evidence]) -> Tensor:
@@ -59,7 +59,7 @@ def latent_mahalanobis(evidence: Evidence) -> Tensor:
     Lee et al. (2018), A simple unified framework for detecting out-of-distribution samples and adversarial attacks.
     """
     away = _means(evidence) - evidence.constant("mean")
-    return torch.einsum("bl,lm,bm->b", away, evidence.constant("precision"), away).clamp(min=0) / away.shape[1]
+    return (away @ evidence.constant("precision") * away).sum(dim=1).clamp(min=0) / away.shape[1]
 
 
 @score("latent_knn", "network", learn=learn_memory)

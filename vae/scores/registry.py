@@ -12,7 +12,7 @@ from torch import Tensor
 from vae.errors import ScoreError
 from vae.scores.evidence import Evidence
 
-Need = Literal["network", "past", "scene", "visible"]
+Need = Literal["network", "past", "scene", "visible", "condition"]
 Given = Tensor | dict[str, Tensor]
 Compute = Callable[[Evidence], Given]
 Learn = Callable[[Iterable[Evidence]], dict[str, Tensor]]

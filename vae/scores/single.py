@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vae.objectives import kl_divergence
 from vae.scores.evidence import Evidence, SceneStats
 from vae.scores.registry import score
 
@@ -23,7 +22,7 @@ PLAIN_BITS = 8  # of a value that is not packed
 
 
 def _least_nll(evidence: Evidence) -> float:
-    return float(0.5 * torch.log(2 * math.pi * evidence.sigma.double().square()).sum())
+    return evidence.model.likelihood.least(evidence.sigma)
 
 
 @score("reconstruction", "network")
@@ -44,14 +43,17 @@ def squared_error(evidence: Evidence) -> Tensor:
 
 @score("nll", "network", least=_least_nll)
 def nll(evidence: Evidence) -> Tensor:
-    """(B, H, W) Gaussian negative log-likelihood, nats a pixel: bands that are always well expected count for more."""
-    return _nll(evidence, evidence.expected)
+    """(B, H, W) negative log-likelihood, nats a pixel: bands that are always well expected count for more."""
+    return _nll(evidence, evidence.passed.raw)
 
 
 @score("kl", "network")
 def kl(evidence: Evidence) -> Tensor:
-    """(B,) how far the posterior lies from the prior, nats: the novelty of the latent."""
-    return kl_divergence(evidence.mu, evidence.logvar).flatten(1).sum(dim=1)
+    """(B,) how far the posterior lies from the prior, nats: the novelty of the latent.
+
+    Of a flow it is estimated at the mean, and no less than 0; of a quantised latent it is the same for all tiles.
+    """
+    return evidence.passed.kl.sum(dim=1).clamp(min=0)
 
 
 @score("reconstruction_probability", "network", least=_least_nll)
@@ -82,7 +84,7 @@ def complexity_corrected(evidence: Evidence) -> Tensor:
     likelihood of simple images is high whatever they show. The compressor is zlib on tiles rounded to 32 greys; no
     tile needs more than eight bits a value, as if it were stored plainly.
     """
-    per_tile = _valid_mean(_nll(evidence, evidence.expected), evidence.valid)
+    per_tile = _valid_mean(_nll(evidence, evidence.passed.raw), evidence.valid)
     greys = ((evidence.x / 4 + 0.5).clamp(0, 1) * (GREYS - 1)).round().byte().cpu().numpy()
     packed = [len(zlib.compress(np.ascontiguousarray(tile).tobytes(), 6)) for tile in greys]
     pixels = evidence.valid.flatten(1).sum(dim=1).clamp(min=1).double()
@@ -98,18 +100,18 @@ def likelihood_regret(evidence: Evidence) -> Tensor:
     About a hundred times the cost of the others: for the top candidates of another score.
     """
     x, valid, network = evidence.x, evidence.valid, evidence.model
-    before = _valid_mean(_nll(evidence, evidence.expected), valid)
+    before = _valid_mean(_nll(evidence, evidence.passed.raw), valid)
     with torch.inference_mode(False), torch.enable_grad():
         z = evidence.mu.detach().clone().requires_grad_(True)
         x, valid = x.clone(), valid.clone()
-        sigma = evidence.sigma.detach().clone().view(1, -1, 1, 1)
+        sigma, finer = evidence.sigma.detach().clone(), evidence.passed.z[1:]
         optimiser = torch.optim.Adam([z], lr=REGRET_RATE)
         for _ in range(REGRET_STEPS):
-            squared = torch.where(valid[:, None], (x - network.decode(z)) / sigma, 0.0).square()
-            loss = 0.5 * squared.sum() + 0.5 * z.square().sum()
+            nats = network.likelihood.nats(x, network.decode((z, *finer), x.shape[-1], evidence.given), sigma)
+            loss = torch.where(valid[:, None], nats, 0.0).sum() + 0.5 * z.square().sum()
             (z.grad,) = torch.autograd.grad(loss, [z])  # the network's own parameters gather none
             optimiser.step()
-        better = network.decode(z.detach())
+        better = network.decode((z.detach(), *finer), x.shape[-1], evidence.given)
     return (before - _valid_mean(_nll(evidence, better), evidence.valid)).clamp(min=0)
 
 
@@ -175,21 +177,19 @@ def _scene(evidence: Evidence) -> SceneStats:
     return evidence.scene or SceneStats(evidence.constant("mean"), evidence.constant("precision"))
 
 
-def _nll(evidence: Evidence, expected: Tensor) -> Tensor:
-    sigma = evidence.sigma.view(1, -1, 1, 1)
-    standardised = (evidence.x - expected) / sigma
-    return 0.5 * (standardised.square() + torch.log(2 * math.pi * sigma.square())).sum(dim=1)
+def _nll(evidence: Evidence, raw: Tensor) -> Tensor:
+    return evidence.model.likelihood.nats(evidence.x, raw, evidence.sigma).sum(dim=1)
 
 
 def _draws(evidence: Evidence) -> list[Tensor]:
     """Negative log-likelihoods (B, H, W) of some draws; one draw is the same noise for all tiles."""
     source = torch.Generator().manual_seed(evidence.seed)
-    spread = torch.exp(0.5 * evidence.logvar)
-    found = []
-    for _ in range(SAMPLES):
-        noise = torch.randn(evidence.mu.shape[1:], generator=source).to(evidence.mu.device)
-        found.append(_nll(evidence, evidence.model.decode(evidence.mu + noise * spread)))
-    return found
+
+    def draw(shape: Sequence[int]) -> Tensor:
+        return torch.randn(tuple(shape[1:]), generator=source).to(evidence.x.device).expand(*shape)
+
+    passed = (evidence.model(evidence.x, evidence.valid, draw, evidence.given) for _ in range(SAMPLES))
+    return [_nll(evidence, one.raw) for one in passed]
 
 
 def _valid_mean(values: Tensor, valid: Tensor) -> Tensor:
