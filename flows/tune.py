@@ -159,6 +159,7 @@ def _search(study: Study, settings: Settings, split: Split, workspace: Workspace
                 _keep_best(study, settings, workspace)
                 counter.at(study.done, wanted, f"best {study.best.value:.3f}" if study.best else "")
     except KeyboardInterrupt:
+        study.stop()
         return True
     return False
 
@@ -175,9 +176,6 @@ def _do(study: Study, trial: Trial, bench: Settings, tiles: LearningTiles, split
         except (GivenUp, SettingsError, VaeError) as error:
             mlflow.set_tag("pruned", str(error))
             study.prune(trial, str(error))
-        except KeyboardInterrupt:
-            study.fail(trial, "stopped by Ctrl-C", stopped=True)
-            raise
         except Exception as error:
             study.fail(trial, f"{type(error).__name__}: {error}")
             raise

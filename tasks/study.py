@@ -105,7 +105,7 @@ class Study:
     def ask(self) -> Trial:
         """The next trial, its settings in `params`, by dotted name."""
         trials = self._study.get_trials(deepcopy=False)
-        settled = sum(trial.state in DONE or _given_up(trial) for trial in trials)
+        settled = sum(trial.state in DONE or self._given_up(trial) for trial in trials)
         (seed,) = np.random.SeedSequence([self._seed, settled]).generate_state(1)
         self._study.sampler = optuna.samplers.TPESampler(seed=int(seed), n_startup_trials=self._settings.startup)
         return self._study.ask(self._space)
@@ -119,11 +119,17 @@ class Study:
         trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.PRUNED)
 
-    def fail(self, trial: Trial, reason: str, stopped: bool = False) -> None:
-        """A trial came to nothing, for reasons that are not its own; `stopped` by Ctrl-C."""
+    def fail(self, trial: Trial, reason: str) -> None:
+        """A trial came to nothing, for reasons that are not its own."""
         trial.set_user_attr("reason", reason)
-        trial.set_user_attr("stopped", stopped)
         self._study.tell(trial, state=TrialState.FAIL)
+
+    def stop(self) -> None:
+        """The trial that is being worked on, at whatever point it is, was stopped by Ctrl-C."""
+        running = [trial.number for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+        self._study.set_user_attr("stopped", [*self._stopped, *running])
+        for number in running:
+            self._study.tell(number, state=TrialState.FAIL)
 
     def table(self) -> pd.DataFrame:
         """One row a trial: number, state, value, why it has none, and a column a setting."""
@@ -134,7 +140,7 @@ class Study:
                 "value": trial.value if trial.state == TrialState.COMPLETE else None,
                 "after_short_epochs": next(iter(trial.intermediate_values.values()), None),
                 "elbo_held_out": trial.user_attrs.get("elbo"),
-                "reason": trial.user_attrs.get("reason", PROCESS_ENDED if trial.state == TrialState.FAIL else ""),
+                "reason": self._reason(trial),
                 **trial.params,
             }
             for trial in self._study.get_trials(deepcopy=False)
@@ -152,13 +158,27 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.importance.get_param_importances(self._study)
 
+    @property
+    def _stopped(self) -> list[int]:
+        return list(self._study.user_attrs.get("stopped", []))
+
+    def _given_up(self, trial: FrozenTrial) -> bool:
+        """Whether a failed trial is not to be done again: it was, and failed as well."""
+        again = "again_of" in trial.user_attrs and trial.number not in self._stopped
+        return trial.state == TrialState.FAIL and again
+
+    def _reason(self, trial: FrozenTrial) -> str:
+        if trial.number in self._stopped:
+            return "stopped by Ctrl-C"
+        return str(trial.user_attrs.get("reason", PROCESS_ENDED if trial.state == TrialState.FAIL else ""))
+
     def _do_again(self) -> None:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
         trials = self._study.get_trials(deepcopy=False)
         again = {trial.user_attrs.get("again_of") for trial in trials}
         for trial in trials:
-            if trial.state == TrialState.FAIL and not _given_up(trial) and trial.number not in again:
+            if trial.state == TrialState.FAIL and not self._given_up(trial) and trial.number not in again:
                 kept = {key: True for key in ("as_configured",) if trial.user_attrs.get(key)}
                 self._study.enqueue_trial(trial.params, user_attrs={"again_of": trial.number, **kept})
 
@@ -198,12 +218,6 @@ def importance_figure(importance: Mapping[str, float]) -> Figure:
     axis.barh(names, [importance[name] for name in names], color="tab:blue")
     axis.set(xlabel="share", title="What the result depends on (PED-ANOVA)")
     return figure
-
-
-def _given_up(trial: FrozenTrial) -> bool:
-    """Whether a failed trial is not to be done again: it was, and failed as well."""
-    attributes = trial.user_attrs
-    return trial.state == TrialState.FAIL and "again_of" in attributes and not attributes.get("stopped")
 
 
 def _distribution(key: str, values: tuple[bool | int | float | str, ...] | Range) -> BaseDistribution:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
@@ -42,7 +42,7 @@ from vae.tile_scores import PastTiles, TileScores
 __all__ = ["BATCH", "Detector", "NormalTiles", "check_scores", "runtime_of"]
 
 log = logging.getLogger(__name__)
-S = TypeVar("S", ModelSettings, ScoreSettings)
+S = TypeVar("S", bound=BaseModel)
 
 SCORING = {"normalisation", "model", "score", "tile_size", "seed", "visible", "places", "sensors"}  # decide a raw score
 BESIDE = {"format", "weights", "calibrations", "profile", "metadata"}

@@ -176,6 +176,7 @@ def _written(graph: Graph, folder: Path, name: str, to: Target, precision: Preci
             f"{TOLERANCE[precision]:g} is allowed in {precision}: nothing was written. Use another --to or --precision"
         )
     return {
+        "opens": paths[0].name,
         "files": {path.name: sha256(path.read_bytes()) for path in paths},
         "scores": list(graph.names),
         "inputs": [port.described() for port in graph.inputs],

@@ -39,11 +39,14 @@ class ExportedScorer:
         self.about = read_description(folder)
         self.graphs: dict[str, Compiled] = {}
         for name, graph in self.about["graphs"].items():
+            if graph["opens"] not in graph["files"]:
+                raise ExportError(f"the export in {folder} opens {graph['opens']!r}, which is none of its own files")
             for file, digest in graph["files"].items():
                 _check_file(folder, file, digest)
-            first = folder / next(iter(graph["files"]))
             outputs = [port["name"] for port in graph["outputs"]]
-            self.graphs[name] = compiled(first, self.about["runtime"], outputs, self.about["precision"], threads)
+            self.graphs[name] = compiled(
+                folder / graph["opens"], self.about["runtime"], outputs, self.about["precision"], threads
+            )
 
     def run(
         self,

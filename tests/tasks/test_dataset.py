@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from hypothesis import strategies as st
 from configs import Settings, Workspace
 from imagery.catalog import Catalog, SceneRecord
 from imagery.errors import ImageryError
+from imagery.tiles import read_tiles
 from tasks.dataset import NothingToTrain, Split, gathered, split_scenes
-from tasks.ingest import ingest_scene, plan_ingest, settle_grids
+from tasks.ingest import ingest_scene, open_scene, plan_ingest, settle_grids
+from tasks.tile_cache import TileCache, whole_numbers
 from tests.rasters import BANDS, ground, read_scene, watch_settings, write_raster
+from vae.conditions import UNKNOWN
 
 FIRST = date(2020, 1, 1)
 # Days since the first, several scenes of one day among them.
@@ -294,3 +298,70 @@ def test_a_scene_that_can_no_longer_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match=r"2020-06-02\.tif"), gathered(split.train, asked, workspace, None):
         pass
     assert list(workspace.cache.iterdir()) == []
+
+
+def test_scenes_of_whole_numbers_are_kept_as_such_and_give_the_very_same_values(tmp_path: Path) -> None:
+    asked, workspace, split = archive(tmp_path, source={"scale": 1e-4, "offset": -0.1})
+
+    with gathered(split.train, asked, workspace, None) as tiles:
+        assert tiles.values.dtype == np.uint16
+        found = {tile.tobytes() for tile in np.where(tiles.valid[:, None], tiles.physical(np.arange(24)), 0)}
+
+    expected = set()
+    for scene in split.train:
+        with open_scene(scene.scene, asked, workspace) as reader:
+            for batch in read_tiles(reader, 16):
+                expected |= {tile.tobytes() for tile in np.where(batch.valid[:, None], batch.values, np.float32(0))}
+    assert found <= expected
+    assert len(found) == 24
+
+
+def test_values_that_are_no_whole_numbers_are_kept_as_they_are(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    whole = (draw.integers(0, 9000, (4, 2, 8, 8)) * 1e-4 - 0.1).astype(np.float32)
+    other = draw.random((4, 2, 8, 8), np.float32)
+    valid = draw.random((4, 8, 8)) > 0.2
+    scaling = np.array([[1e-4, -0.1], [1e-4, -0.1]])
+    cache = TileCache(tmp_path, (8, 2, 8, 8), ())
+
+    cache.put([1, 3, 5, 7], np.where(valid[:, None], whole, np.float32(np.nan)), valid, scaling)
+    assert cache.tiles().values.dtype == np.uint16
+    cache.put([0, 2, 4, 6], other, valid, scaling)
+
+    tiles = cache.tiles()
+    assert tiles.values.dtype == np.float32
+    assert tiles.scaling is None
+    kept = np.where(valid[:, None], tiles.values[[1, 3, 5, 7]], 0)
+    np.testing.assert_array_equal(kept, np.where(valid[:, None], whole, 0))
+    np.testing.assert_array_equal(tiles.values[[0, 2, 4, 6]], other)
+    assert not (tmp_path / "numbers.npy").exists()
+
+
+@pytest.mark.parametrize("values", [[0.00005], [-0.2], [7.0], [np.nan], [np.inf]])
+def test_what_a_sixteen_bit_number_cannot_hold_is_no_whole_number(values: list[float]) -> None:
+    scaling = np.array([[1e-4, -0.1]])
+    made = np.array(values, np.float32).reshape(1, 1, 1, 1)
+
+    assert whole_numbers(made, np.ones((1, 1, 1), bool), scaling) is None
+    assert whole_numbers(made, np.zeros((1, 1, 1), bool), scaling) is not None, "what is masked may hold anything"
+
+
+def test_tiles_come_with_what_the_network_is_told(tmp_path: Path) -> None:
+    asked, workspace, split = archive(tmp_path, model={"condition": ["season", "place"]})
+
+    with gathered(split.train, asked, workspace, None) as tiles:
+        assert tiles.conditions is not None
+        assert tiles.conditions.season is not None
+        seasons = np.unique(tiles.conditions.season)
+        assert tiles.conditions.reference is None
+        assert set(np.asarray(tiles.conditions.place)) == {0}
+    np.testing.assert_allclose(seasons, [(152 + day) / 366 for day in range(3)], rtol=1e-6)
+
+
+def test_places_are_told_apart_by_those_of_the_scenes_that_train(tmp_path: Path) -> None:
+    asked, workspace, split = archive(tmp_path, model={"condition": ["place"]})
+    elsewhere = tuple(replace(scene, location="elsewhere") for scene in split.train)
+
+    with gathered(split.train, asked, workspace, None, learned=elsewhere) as tiles:
+        assert tiles.conditions is not None
+        assert set(np.asarray(tiles.conditions.place)) == {UNKNOWN}

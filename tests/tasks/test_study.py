@@ -96,7 +96,8 @@ def test_a_trial_that_was_stopped_by_hand_is_done_again_however_often(opened: Ca
         trial = study.ask()
         first = first or trial.params
         assert trial.params == first
-        study.fail(trial, "stopped by Ctrl-C", stopped=True)
+        study.stop()
+        assert study.table()["reason"].tolist()[-1] == "stopped by Ctrl-C"
 
     assert go_on(opened(), 1) == [first]
     assert go_on(opened(), 1) == []

@@ -318,7 +318,13 @@ def other_threshold(folder: Path) -> None:
 
 def outside(folder: Path) -> None:
     graphs = json.loads((folder / DESCRIPTION).read_text())["graphs"]
-    graphs["alone"]["files"] = {"../alone.onnx": "0"}
+    graphs["alone"] |= {"files": {"../alone.onnx": "0"}, "opens": "../alone.onnx"}
+    rewrite(folder, graphs=graphs)
+
+
+def opens_another(folder: Path) -> None:
+    graphs = json.loads((folder / DESCRIPTION).read_text())["graphs"]
+    graphs["alone"]["opens"] = "../alone.onnx"
     rewrite(folder, graphs=graphs)
 
 
@@ -334,6 +340,7 @@ def outside(folder: Path) -> None:
         (lambda folder: (folder / DESCRIPTION).write_text("[]"), "names no format"),
         (lambda folder: rewrite(folder, format=2), "has format 2, this version reads format 1"),
         (outside, "outside its own folder"),
+        (opens_another, "none of its own files"),
     ],
 )
 def test_damaged_and_foreign_exports_are_refused_in_words(folder, damage, message):

@@ -240,6 +240,16 @@ def test_what_the_network_is_told_changes_what_it_expects_and_must_be_given(name
             network(x, valid, None, missing)
 
 
+def test_what_lies_under_the_mask_of_the_reference_is_ignored() -> None:
+    settings = ModelSettings(condition=("reference",), **TINY)
+    network, told = lively(settings), given(settings)
+    x, valid = batch()
+    garbage = torch.where(told.reference_valid[:, None], told.reference, torch.nan)
+    with torch.inference_mode():
+        one, other = (network(x, valid, None, told._replace(reference=image)).expected for image in (garbage, told[4]))
+    assert torch.equal(one, other)
+
+
 def test_places_and_sensors_beyond_those_it_has_room_for_are_unknown() -> None:
     settings = ModelSettings(condition=("place", "sensor"), **TINY)
     network, told = lively(settings), given(settings)
@@ -304,31 +314,32 @@ def test_training_with_skips_warns_that_anomalies_pass(skips: bool, caplog: pyte
     assert ("lets anomalies pass" in caplog.text) == skips
 
 
+COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU: g++")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU: g++")
 @pytest.mark.parametrize(
-    "change",
+    ("backend", "change"),
     [
-        {"posterior": "hierarchical", "likelihood": "heteroscedastic"},
-        {"latent": "vector", "posterior": "flow", "network": "residual", "likelihood": "student_t"},
+        ("aot_eager", {"posterior": "hierarchical", "likelihood": "heteroscedastic"}),
+        ("aot_eager", {"latent": "vector", "posterior": "flow", "network": "residual", "likelihood": "student_t"}),
+        pytest.param("inductor", {"depth": 1}, marks=COMPILER),
     ],
-    ids=lambda change: "-".join(change.values()),
+    ids=["hierarchical", "vector", "down to machine code"],
 )
-def test_compiled_and_eager_agree(change: dict[str, str]) -> None:
-    settings = ModelSettings(**{**TINY, "depth": 2, **change})
-    network = lively(settings)
-    compiled = torch.compile(network)
+def test_compiled_and_eager_agree(backend: str, change: dict[str, object]) -> None:
+    network = lively(ModelSettings(**{**TINY, **change}))
     x, valid = batch()
-    source = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     results = []
-    for wrapped in (network, compiled):
+    for wrapped in (network, torch.compile(network, backend=backend)):
         network.zero_grad()
         found = objective(
-            wrapped, x, valid, SETTINGS, 1.0, lambda shape: source[:, :, : shape[2], : shape[3]], core=network
+            wrapped, x, valid, SETTINGS, 1.0, lambda shape: noise[:, :, : shape[2], : shape[3]], core=network
         )
         found.loss.backward()
-        results.append([found.loss, *(weight.grad for weight in network.parameters())])
+        results.append([found.loss.detach(), *(weight.grad for weight in network.parameters())])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max() + 1))
 

@@ -111,12 +111,18 @@ class Decoder(nn.Module):
         for number, stage in enumerate(self.stages):
             x = stage(x)
             if number < len(self.levels):
-                x = x + self.levels[number].into(finer(number, x))
+                x = x + self.level(number).into(finer(number, x))
             if number < len(self.skips) and features is not None:
                 x = x + self.skips[number](features[-2 - number])
             if self.pyramid is not None and image is not None:
                 x = self.pyramid(number + 1, x, image)
         return x
+
+    def level(self, number: int) -> Level:
+        """One of the finer levels, the coarsest of them being 0."""
+        found = self.levels[number]
+        assert isinstance(found, Level)
+        return found
 
 
 class VAE(nn.Module):
@@ -167,7 +173,7 @@ class VAE(nn.Module):
         levels: list[Latent] = [coarsest]
 
         def infer(number: int, state: Tensor) -> Tensor:
-            level = self.decoder.levels[number].infer(state, features[-2 - number], draw)
+            level = self.decoder.level(number).infer(state, features[-2 - number], draw)
             levels.append(level)
             return level.z
 
@@ -195,7 +201,7 @@ class VAE(nn.Module):
         _, _, height, width = self.latent_shape(1, side, cells=True)
 
         def known(number: int, state: Tensor) -> Tensor:
-            return z[number + 1] if number + 1 < len(z) else self.decoder.levels[number].prior(state, None)
+            return z[number + 1] if number + 1 < len(z) else self.decoder.level(number).prior(state, None)
 
         return self._decoded(z[0], (height, width), known, self.told.vector(given), self.told.image(given))
 
@@ -205,7 +211,7 @@ class VAE(nn.Module):
         _, _, height, width = self.latent_shape(1, side, cells=True)
 
         def drawn(number: int, state: Tensor) -> Tensor:
-            return self.decoder.levels[number].prior(state, draw)
+            return self.decoder.level(number).prior(state, draw)
 
         raw = self._decoded(z, (height, width), drawn, self.told.vector(given), self.told.image(given))
         return self.likelihood.expected(raw)

@@ -57,7 +57,7 @@ def fit(
     choose_device(settings.device)
     job.check()
     if model.skips:
-        log.warning("model.skips lets anomalies pass the latent by, so that they are reconstructed: for comparison only")
+        log.warning("model.skips lets anomalies pass the latent by, so that they are reconstructed: for comparison")
     state, resumed_from = _start(job, checkpoint)
 
     def keep(after: State, network: VAE) -> None:
