@@ -16,7 +16,7 @@ from tests.commands import DONE, FAILED, WRONG, in_words, result, run_tilewatch
 from tests.vae.conftest import make_past, make_tiles
 from tests.vae.test_detector import NO_NETWORK, calibrated
 from vae.detector import Detector
-from vae.exported import ExportedScorer
+from vae.export import ExportedScorer
 
 pytestmark = pytest.mark.slow
 

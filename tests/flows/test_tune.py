@@ -190,28 +190,30 @@ def test_no_trial_is_begun_when_the_time_is_up(fresh_watch: Watch) -> None:
 def test_a_search_that_was_killed_and_one_that_was_stopped_come_to_the_same_as_an_undisturbed_one(
     fresh_watch: Watch, tmp_path: Path
 ) -> None:
-    (tmp_path / "watch.yaml").write_text(
+    folder = tmp_path / "disturbed"  # the other one lies in tmp_path
+    folder.mkdir()
+    (folder / "watch.yaml").write_text(
         yaml.safe_dump(yaml.safe_load(Path(str(fresh_watch.config)).read_text()) | {"tune": TUNE | {"trials": 4}})
     )
     settings = load_settings(fresh_watch.config)
     arguments = ("-c", "watch.yaml", "--set", f"source.root={settings.source.root}", "--json")
     home = tmp_path / "prefect"
-    workspace = Workspace(tmp_path / "workspace")
+    workspace = Workspace(folder / "workspace")
 
     # Killed in a trial after the first one, then stopped by Ctrl-C in the next one.
-    killed = started(tmp_path, home, "tune", *arguments)
+    killed = started(folder, home, "tune", *arguments)
     ended(killed, lambda: trials_in(workspace) >= 2, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
-    stopped = started(tmp_path, home, "tune", *arguments)
+    stopped = started(folder, home, "tune", *arguments)
     ended(stopped, lambda: trials_in(workspace) >= 4, signal.SIGINT)
     assert stopped.returncode == 130, stopped.stderr
-    assert "stopped after 2 trials; the best:" in (tmp_path / "stderr.txt").read_text()
+    assert "stopped after 2 trials; the best:" in (folder / "stderr.txt").read_text()
     assert (workspace.models / "tuned.yaml").is_file()
-    last = run_tilewatch(tmp_path, home, "tune", *arguments, **PATIENT)
+    last = run_tilewatch(folder, home, "tune", *arguments, **PATIENT)
     assert last.returncode == DONE, last.stderr
 
     summary = result(last)
-    watch = Watch(config=str(tmp_path / "watch.yaml"), workspace=str(workspace.root))
+    watch = Watch(config=str(folder / "watch.yaml"), workspace=str(workspace.root))
     (parent,) = runs(watch, "tune")
     disturbed = table(parent)
     assert summary["trials"] == 4

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from configs.schema import ModelSettings
-from vae.adversary import Adversary, build_adversary
 from vae.errors import VaeError
+from vae.training.adversary import Adversary, build_adversary
 
 SMALL = ModelSettings(width=8, depth=2, latent_channels=4)
 

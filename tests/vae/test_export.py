@@ -22,9 +22,9 @@ from vae.conditions import Conditions
 from vae.detector import Detector, NormalTiles
 from vae.digests import canonical_json, sha256
 from vae.errors import ExportError, ShapeError
-from vae.export import LEFT_OUT, TOLERANCE, chosen, export, onnx_bytes
-from vae.exported import DESCRIPTION, ExportedScorer, compiled, differences
-from vae.graphs import Graph, sample
+from vae.export.graph import Graph, sample
+from vae.export.running import DESCRIPTION, ExportedScorer, compiled, differences
+from vae.export.writing import LEFT_OUT, TOLERANCE, chosen, export, onnx_bytes
 from vae.networks import build
 from vae.scores import SCORES
 

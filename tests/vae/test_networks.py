@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_masked_pixels_change_neither_loss_nor_gradient(name: str) -> None:
 
 @each_combination
 def test_scores_do_not_depend_on_what_is_masked_and_a_saved_detector_scores_to_the_bit_the_same(
-    name: str, tmp_path
+    name: str, tmp_path: Path
 ) -> None:
     detector = detector_of(COMBINATIONS[name])
     tiles = make_tiles(6, seed=4)
@@ -327,7 +328,10 @@ COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile
     ],
     ids=["hierarchical", "vector", "down to machine code"],
 )
-def test_compiled_and_eager_agree(backend: str, change: dict[str, object]) -> None:
+def test_compiled_and_eager_agree(
+    backend: str, change: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what a killed compiler leaves behind is not ours
     network = lively(ModelSettings(**{**TINY, **change}))
     x, valid = batch()
     noise = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,8 @@ from sklearn.covariance import OAS
 
 from tests.vae.conftest import make_network
 from vae.errors import ScoreError
-from vae.networks import Passed
+from vae.networks import VAE, Passed
+from vae.networks.posteriors import kl_divergence
 from vae.scores import Evidence, Past, SceneStats, find, latent, pool, single
 
 SIGMA = torch.tensor([0.1, 0.5, 2.0])
@@ -34,9 +35,24 @@ def evidence(seed: int = 0, tiles: int = 5, passed: Passed | None = None, **give
     network = make_network()
     network.sigma.copy_(SIGMA)
     if passed is None:
-        drawn = (normal(seed + number, tiles, 4, 2, 2) for number in (3, 4))
-        passed = Passed(normal(seed + 2, tiles, 3, 8, 8), *drawn)
+        passed = made(normal(seed + 2, tiles, 3, 8, 8), *(normal(seed + number, tiles, 4, 2, 2) for number in (3, 4)))
     return Evidence(x, valid, network, shared={"tiles": passed}, **given_too)
+
+
+def made(expected: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor) -> Passed:
+    """What a Gaussian network gives, for its mean."""
+    nothing = torch.zeros(len(mu))
+    return Passed(expected, expected, mu, logvar, (mu,), kl_divergence(mu, logvar).sum(dim=(2, 3)), nothing, nothing)
+
+
+def certain_network() -> VAE:
+    """One whose posterior has the least variance there is."""
+    network = make_network()
+    network.sigma.copy_(SIGMA)
+    with torch.no_grad():
+        network.posterior.head.weight[4:] = 0
+        network.posterior.head.bias[4:] = -1000
+    return network
 
 
 def compute(name: str, given_evidence: Evidence) -> np.ndarray:
@@ -54,22 +70,19 @@ def test_the_likelihood_is_that_of_a_gaussian_with_a_sigma_for_each_band():
 @pytest.mark.parametrize("name", ["reconstruction", "squared_error", "nll", "kl"])
 def test_a_tile_that_is_just_as_expected_scores_the_least(name):
     tiles = evidence()
-    perfect = evidence(passed=Passed(tiles.x, torch.zeros(5, 4, 2, 2), torch.zeros(5, 4, 2, 2)))
+    perfect = evidence(passed=made(tiles.x, torch.zeros(5, 4, 2, 2), torch.zeros(5, 4, 2, 2)))
     np.testing.assert_allclose(compute(name, perfect), find(name).least(perfect), atol=1e-5)
 
 
 def test_a_posterior_that_is_certain_has_no_uncertainty_and_the_likelihood_of_its_mean():
-    mu = normal(3, 5, 4, 2, 2)
-    network = make_network()
-    certain = evidence(passed=Passed(network.decode(mu).detach(), mu, torch.full_like(mu, -40.0)))
-    certain.network.load_state_dict({**network.state_dict(), "sigma": SIGMA})
+    uncertain = replace(evidence(), shared={})
+    certain = replace(uncertain, network=certain_network(), shared={})
     with torch.inference_mode():
-        np.testing.assert_allclose(compute("reconstruction_uncertainty", certain), 0, atol=1e-4)
+        spread, none = (compute("reconstruction_uncertainty", one).mean() for one in (uncertain, certain))
+        assert none < 0.02 * spread
         np.testing.assert_allclose(
-            compute("reconstruction_probability", certain), compute("nll", certain), rtol=1e-4, atol=1e-4
+            compute("reconstruction_probability", certain), compute("nll", certain), rtol=1e-2, atol=1e-2
         )
-        uncertain = evidence(passed=Passed(certain.expected, mu, torch.zeros_like(mu)))
-        assert compute("reconstruction_uncertainty", uncertain).min() > 0
         again = replace(uncertain, seed=1)
         assert not np.array_equal(
             compute("reconstruction_probability", uncertain), compute("reconstruction_probability", again)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.schema import ModelSettings, TrainSettings
-from vae.checkpoint import State, load_state, save_state
 from vae.device import choose_device
 from vae.networks import VAE
 from vae.normalisation import Normalisation
 from vae.tiles import TileArrays
+from vae.training.checkpoint import State, load_state, save_state
 from vae.training.diagnosis import diagnosis
 from vae.training.history import Diverged, EpochMetrics, Fitted, NotFinite, OnEpoch, fitted
 from vae.training.job import Job

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from torch import Tensor
 
 from configs.schema import TrainSettings
-from vae.checkpoint import State
 from vae.errors import VaeError
 from vae.networks import VAE
+from vae.training.checkpoint import State
 from vae.training.schedule import is_judged
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs.schema import ModelSettings, TrainSettings
-from vae.checkpoint import fingerprint
 from vae.device import choose_device, choose_precision
 from vae.errors import ShapeError
 from vae.networks import VAE, build
 from vae.normalisation import Normalisation
 from vae.tiles import TileArrays
 from vae.training.batches import steps_of
+from vae.training.checkpoint import fingerprint
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae.adversary import build_adversary
-from vae.checkpoint import State
 from vae.networks import VAE
 from vae.objectives import Objective, Sums, batch_sums, elbo_per_dimension, fitted_sigma, objective
+from vae.training.adversary import build_adversary
 from vae.training.batches import HELD_OUT_NOISE, Batch, Noise, Ready, steps_of
+from vae.training.checkpoint import State
 from vae.training.history import EpochMetrics, NotFinite, after_epoch
 from vae.training.job import Job
 from vae.training.schedule import beta_at, learning_rate_at

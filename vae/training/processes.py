@@ -24,13 +24,13 @@ import numpy as np
 import torch
 
 from configs.schema import ModelSettings, TrainSettings
-from vae.checkpoint import State, load_state, save_state
 from vae.conditions import Conditions
 from vae.device import choose_device
 from vae.errors import VaeError
 from vae.networks import VAE
 from vae.normalisation import Normalisation
 from vae.tiles import TileArrays
+from vae.training.checkpoint import State, load_state, save_state
 from vae.training.job import Job
 
 POLL = 0.1  # seconds between two looks at whether all processes are still there

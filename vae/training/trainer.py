@@ -13,9 +13,9 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from vae.checkpoint import State
 from vae.device import choose_device, choose_precision, deterministic
 from vae.training.batches import AHEAD, Batch, Loader, Plan, plan_epoch, plan_in_order, share_of
+from vae.training.checkpoint import State
 from vae.training.job import Job
 from vae.training.loop import Keep, Loop
 

@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from vae.checkpoint import State, load_state, save_state
 from vae.networks import VAE
+from vae.training.checkpoint import State, load_state, save_state
 from vae.training.history import NotFinite
 from vae.training.processes import read_job
 from vae.training.trainer import train

@@ -26,8 +26,8 @@ from vae import scores
 from vae.detector import Detector
 from vae.digests import canonical_json, sha256
 from vae.errors import ExportError
-from vae.exported import DESCRIPTION, EXPORT_FORMAT, Compiled, compiled, differences
-from vae.graphs import Graph, sample
+from vae.export.graph import Graph, sample
+from vae.export.running import DESCRIPTION, EXPORT_FORMAT, Compiled, compiled, differences
 from vae.working_out import can_work_out
 
 Target = Literal["onnx", "openvino"]
