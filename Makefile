@@ -49,11 +49,11 @@ format: $(READY)  ## Put the code in the project's format
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(READY) $(BROWSER)  ## Run all tests
-	@$(BIN)/pytest
+test: $(READY) $(BROWSER)  ## Run all tests, a file at a time on each core
+	@$(BIN)/pytest -n auto --dist loadfile
 
 test-fast: $(READY)  ## Run the tests that need neither minutes, servers nor a browser
-	@$(BIN)/pytest -m 'not slow and not servers and not browser'
+	@$(BIN)/pytest -n auto --dist loadfile -m 'not slow and not servers and not browser'
 
 demo: $(READY)  ## Simulate three places, train, watch twenty nights
 	@$(BIN)/tilewatch demo

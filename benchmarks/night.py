@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ import rasterio
 import torch
 
 from configs import Settings, Workspace
-from configs.schema import GridSettings, MaskSettings, NormaliseSettings, SourceSettings
+from configs.schema import GridSettings, MaskSettings, NormaliseSettings, ScoreSettings, SourceSettings
 from imagery.catalog import Catalog
 from imagery.normalise import band_limits
 from imagery.sources import find_scenes
@@ -69,6 +68,7 @@ def measure(folder: Path, side: int, repetitions: int) -> dict[str, object]:
         masks=MaskSettings(class_band="SCL"),
         grid=GridSettings(tile_size=64),
         normalise=NormaliseSettings(),
+        score=ScoreSettings(name="reconstruction", without_past="reconstruction", also=()),
     )
     path = write_scene(folder / "here" / "2024-06-01.tif", side)
     (scene,) = find_scenes(settings.source, settings.locations).scenes
@@ -92,9 +92,13 @@ def measure(folder: Path, side: int, repetitions: int) -> dict[str, object]:
     network.sigma.fill_(0.3)
     normalisation = Normalisation.from_limits(limits, log=True, clip=3.0)
     about = {"reading_key": reading_key(settings)}
-    plain = Detector(network, normalisation, settings.score, 64, metadata=about)
+    plain = Detector((network,), normalisation, settings.model, settings.score, 64, metadata=about)
     usual = np.random.default_rng(0).lognormal(size=1000)
-    detector = plain.with_calibration(usual, [date(2024, 1, 1)], settings.calibration, "held_out")
+    nights = [f"2024-01-{number % 10 + 1:02d}" for number in range(len(usual))]
+    places = [f"there-{number}" for number in range(len(usual))]
+    detector = plain.with_calibration(
+        settings.score.name, usual, nights, nights, places, settings.calibration, "held_out"
+    )
     batch, valid = torch.zeros(BATCH, len(BANDS), 64, 64), torch.ones(BATCH, 64, 64, dtype=torch.bool)
 
     @torch.inference_mode()

@@ -157,9 +157,7 @@ def learning_tiles(
         held_out = None
         if split.validation and settings.model.members:
             limit = _held_out_limit(settings)
-            held_out = stack.enter_context(
-                gathered(split.validation, settings, workspace, limit, learned=split.train)
-            )
+            held_out = stack.enter_context(gathered(split.validation, settings, workspace, limit, learned=split.train))
         yield LearningTiles(tiles, held_out)
 
 

@@ -150,8 +150,8 @@ class TrainSettings(Section):
     )
     latent_map: Literal["pca", "tsne", "umap"] = Field(
         "pca",
-        description="What a diagnosis draws the latents of tiles by. tsne, umap: beside principal components; umap needs "
-        "the package umap-learn.",
+        description="What a diagnosis draws the latents of tiles by. tsne, umap: beside principal components; umap "
+        "needs the package umap-learn.",
     )
 
     @model_validator(mode="after")

@@ -79,7 +79,7 @@ def test_a_posterior_that_is_certain_has_no_uncertainty_and_the_likelihood_of_it
     certain = replace(uncertain, network=certain_network(), shared={})
     with torch.inference_mode():
         spread, none = (compute("reconstruction_uncertainty", one).mean() for one in (uncertain, certain))
-        assert none < 0.02 * spread
+        assert none < 0.05 * spread  # a standard deviation of e**-5 is the least
         np.testing.assert_allclose(
             compute("reconstruction_probability", certain), compute("nll", certain), rtol=1e-2, atol=1e-2
         )
