@@ -24,7 +24,7 @@ from tasks import figures, registry, steps, tracking
 from tasks.artifacts import table_artifact
 from tasks.dataset import split_scenes
 from tasks.diagnosis import log_diagnosis
-from tasks.injected import recall_figure
+from tasks.injected import NothingToInject, recall_figure
 from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
 from tasks.smoke import injected_into
@@ -190,7 +190,7 @@ def what_it_would_miss(
     console.print("inject anomalies into calibration scenes")
     try:
         alarm = injected_into(scenes, detector, settings, workspace)
-    except ValueError as error:
+    except NothingToInject as error:
         log.warning("nothing was injected: %s", error)
         return detector
     for warning in alarm.warnings:

@@ -28,6 +28,10 @@ POOL = 4  # times the tiles of a kind are kept: to find water for slicks, and to
 Context = TypeVar("Context")
 
 
+class NothingToInject(ValueError):
+    """There is no normal tile to put an anomaly into."""
+
+
 @dataclass(frozen=True, eq=False)
 class HeldOut(Generic[Context]):
     """A tile that is normal, and was not learned from.
@@ -107,12 +111,12 @@ def smoke_alarm(
 
     Raises:
         SettingsError: A kind that does not exist.
-        ValueError: No tiles.
+        NothingToInject: No tiles.
     """
     names = kinds_of(settings)
     pool = nsmallest(POOL * settings.tiles, tiles, key=lambda tile: _lot(seed, tile.key))
     if not pool:
-        raise ValueError("there is no held-out tile to inject anything into")
+        raise NothingToInject("there is no held-out tile to inject anything into")
     normal = judge(np.stack([tile.values for tile in pool]), np.stack([tile.valid for tile in pool]), pool)
     rows = [_row(name, pool, normal, judge, bands, settings, seed) for name in names]
     scored = np.isfinite(normal.score)

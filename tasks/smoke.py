@@ -64,7 +64,7 @@ def injected_into(
         workspace: Where the scenes are catalogued.
 
     Raises:
-        ValueError: No tile of these scenes has a score.
+        NothingToInject: No tile of these scenes has a score.
     """
     many = len({scene.location for scene in scenes}) > 1
     some = [scenes[index] for index in evenly(len(scenes), MOST_SCENES)]

@@ -21,7 +21,7 @@ from imagery.catalog import SceneRecord
 from imagery.inject import KINDS
 from imagery.robust import evenly
 from tasks.dataset import NothingToTrain, Split, split_scenes
-from tasks.injected import kinds_of
+from tasks.injected import NothingToInject, kinds_of
 from tasks.smoke import injected_into
 from tasks.train import LearningTiles, calibrate_detector, fit_detector
 from vae.detector import Detector
@@ -184,7 +184,7 @@ def _judged(
     made = calibrate_detector(detector, split, settings, workspace)
     try:
         alarm = injected_into(split.calibration_scenes, made.detector, settings, workspace)
-    except ValueError as error:
+    except NothingToInject as error:
         raise NothingToTrain(f"no trial can be judged: {error}") from None
     if not math.isfinite(alarm.mean_ap):
         notes = alarm.table.loc[alarm.table["event"], ["kind", "note"]].itertuples(index=False)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from configs import SettingsError
 from configs.schema import InjectionSettings
 from imagery.inject import KINDS
-from tasks.injected import HeldOut, Judge, Judged, SmokeAlarm, recall_figure, smoke_alarm
+from tasks.injected import HeldOut, Judge, Judged, NothingToInject, SmokeAlarm, recall_figure, smoke_alarm
 from tests.imagery.inject.grounds import TEN, tile
 
 SETTINGS = InjectionSettings(tiles=8)
@@ -157,7 +157,7 @@ def test_an_unknown_kind_is_refused_with_those_there_are(values: dict[str, objec
 
 
 def test_without_a_tile_there_is_nothing_to_say() -> None:
-    with pytest.raises(ValueError, match="no held-out tile"):
+    with pytest.raises(NothingToInject, match="no held-out tile"):
         smoke_alarm([], seeing(), TEN, SETTINGS)
 
 

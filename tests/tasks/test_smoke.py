@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import Settings
-from tasks.injected import SmokeAlarm
+from tasks.injected import NothingToInject, SmokeAlarm
 from tasks.reference import usual_of
 from tasks.score import score_scene
 from tasks.smoke import injected_into
@@ -99,5 +99,5 @@ def test_scenes_without_a_scored_tile_have_nothing_to_inject_into(place: Watched
     record = place.on_night(clouded=SIDE)
     assert record.day == NIGHT
 
-    with pytest.raises(ValueError, match="no held-out tile"):
+    with pytest.raises(NothingToInject, match="no held-out tile"):
         injected_into([record], place.detector, place.settings, place.workspace)
