@@ -13,10 +13,11 @@ from flows.parameters import Watch
 from flows.progress import progress
 from flows.train import log_score_histograms, what_it_would_miss
 from tasks import registry, steps, tracking
+from tasks.calibrate import observe_scenes, with_calibrations
 from tasks.dataset import NothingToTrain
 from tasks.score import check_fit
 from tasks.suspects import is_suspect, suspects
-from tasks.train import observe_scenes, usable_scenes, with_calibrations
+from tasks.train import usable_scenes
 from vae.calibration import Basis
 
 

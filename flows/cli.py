@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import logging
-import os
 import signal
 import sys
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from configs import Period, SettingsError, Workspace, load_settings
 from configs.workspace import DEFAULT_WORKSPACE
+from flows.command import finish, interrupt, run
 from imagery.errors import ImageryError
 
 if TYPE_CHECKING:  # Prefect takes seconds to import, and must not be before PREFECT_HOME is set
@@ -32,9 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console(stderr=True)
-interrupted = Event()
-STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="TILEWATCH_CONFIG", help="YAML file of settings.")
@@ -63,7 +54,7 @@ def ingest(
 
         return flow(watch, _day(until), retry_quarantined)
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -77,7 +68,7 @@ def validate(
 
         return flow(watch)
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -96,7 +87,7 @@ def train(
 
         return flow(watch, TrainRequest(reason=reason))
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -116,7 +107,7 @@ def tune(
 
         return flow(watch, TuneRequest(trials=trials, timeout=timeout))
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -137,7 +128,7 @@ def calibrate(
 
         return flow(watch, CalibrateRequest(start=_day(since), end=_day(until), false_alarm_rate=false_alarm_rate))
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -163,7 +154,7 @@ def nightly(
         version = nothing_to_do(settings, place, request)
         return NightlySummary(version) if version else flow(watch, request)
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -182,7 +173,7 @@ def drift(
 
         return flow(watch, _nights(since, until))
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -201,7 +192,7 @@ def latents(
 
         return flow(watch, _nights(since, until))
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -249,7 +240,7 @@ def evaluate(
         period = {"since": _day(since), "until": _day(until)}
         return flow(watch, EvaluateRequest(truth=truth, **chosen, **shares, **drawn, **period))
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -281,7 +272,7 @@ def catalog(
 
         show_overview(result, Console(), quarantined)
 
-    _finish(work, show, (ImageryError, OSError), as_json)
+    finish(work, show, (ImageryError, OSError), as_json)
 
 
 @app.command()
@@ -307,7 +298,7 @@ def reference(
 
         show_references(result, Console())
 
-    _finish(work, show, (ImageryError, OSError), as_json)
+    finish(work, show, (ImageryError, OSError), as_json)
 
 
 @app.command()
@@ -329,7 +320,7 @@ def export(
         settings, place = watch.open()
         return export_detector(settings, place, to, version, precision, out)
 
-    _run(work, config, overrides, workspace, as_json)
+    run(work, config, overrides, workspace, as_json)
 
 
 @app.command()
@@ -346,119 +337,15 @@ def demo(
 
         return run_demo(watch, seed)
 
-    _run(work, None, overrides, workspace, as_json)
+    run(work, None, overrides, workspace, as_json)
 
 
 def main() -> None:
     """Entry point of the `tilewatch` command."""
     # Ended in the ordinary way, so that Prefect's server of this run ends as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     app()
-
-
-def _interrupt(*_: object) -> None:
-    """Stop on Ctrl-C. The terminal sends it to Prefect's server as well, whose silence is then no failure."""
-    interrupted.set()
-    logging.disable(logging.CRITICAL)
-    raise KeyboardInterrupt
-
-
-def _run(
-    work: Callable[[Watch], Any],
-    config: Path | None,
-    overrides: list[str] | None,
-    workspace: Path,
-    as_json: bool,
-) -> None:
-    """Run a command that needs Prefect, show its result, and end with the right status."""
-    try:
-        load_settings(config, overrides or ())
-    except SettingsError as error:
-        _fail(str(error), 2, as_json)
-    try:
-        _at_home(Workspace(workspace))
-    except OSError as error:
-        _fail(f"the workspace {workspace} cannot be made: {error.strerror}", 1, as_json)
-    from flows import logs
-    from flows.parameters import Watch
-
-    logs.set_up(console)
-
-    def watched() -> Any:
-        return work(Watch(config=str(config) if config else None, workspace=str(workspace), overrides=overrides or []))
-
-    def show(result: Any) -> None:
-        from flows import console as words
-
-        words.show(result, Console())
-
-    _finish(watched, show, logs.EXPECTED, as_json)
-
-
-def _finish(
-    work: Callable[[], Any], show: Callable[[Any], None], expected: tuple[type[Exception], ...], as_json: bool
-) -> None:
-    """Do the work of a command, show its result, and end with the right status.
-
-    Args:
-        work: Gives the result.
-        show: Shows it to a person.
-        expected: Failures whose message says all there is to say; any other one is shown with its trace.
-        as_json: Print the result as JSON instead.
-    """
-    try:
-        result = work()
-    except SettingsError as error:
-        _fail(str(error), 2, as_json)
-    except ValidationError as error:
-        _fail("; ".join(_problem(problem["loc"], problem["msg"]) for problem in error.errors()), 2, as_json)
-    except KeyboardInterrupt:
-        _fail(STOPPED, 130, as_json)
-    except Exception as error:
-        if interrupted.is_set():
-            _fail(STOPPED, 130, as_json)
-        if not isinstance(error, expected):
-            logging.getLogger(__name__).exception("unexpected failure")
-        _fail(str(error), 1, as_json)
-    if as_json:
-        print(json.dumps(_plain(result), ensure_ascii=False))
-    else:
-        show(result)
-
-
-def _at_home(workspace: Workspace) -> None:
-    """Without a server of its own, Prefect keeps its database in the workspace. To be called before it is imported."""
-    if "PREFECT_API_URL" not in os.environ and "PREFECT_HOME" not in os.environ:
-        workspace.prefect.mkdir(parents=True, exist_ok=True)
-        os.environ["PREFECT_HOME"] = str(workspace.prefect.resolve())
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-
-
-def _fail(words: str, status: int, as_json: bool) -> NoReturn:
-    kind = {2: "wrong configuration", 130: "interrupted"}.get(status, "failed")
-    console.print(f"[bold red]{kind}:[/] ", end="")
-    console.print(words, markup=False, highlight=False, soft_wrap=True)
-    if as_json:
-        print(json.dumps({"error": words, "status": status}, ensure_ascii=False))
-    raise typer.Exit(status)
-
-
-def _plain(result: Any) -> Any:
-    """A result as JSON knows it."""
-    if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        result = dataclasses.asdict(result)
-    return json.loads(json.dumps(result, default=_text))
-
-
-def _text(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
-
-
-def _problem(where: tuple[int | str, ...], words: str) -> str:
-    """What is wrong with a value, with its name unless it is wrong only beside others."""
-    words = words.removeprefix("Value error, ")
-    return f"{'.'.join(map(str, where))}: {words}" if where else words
 
 
 def _day(text: str | None) -> date | None:

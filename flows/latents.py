@@ -11,8 +11,9 @@ from flows.parameters import NightRequest, Watch
 from flows.progress import progress
 from imagery.catalog import SceneRecord
 from tasks import registry, steps
+from tasks.calibrate import observe_scenes
 from tasks.score import check_fit, has_latents, latents_file, write_latents
-from tasks.train import observe_scenes, usable_scenes
+from tasks.train import usable_scenes
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from flows.progress import console, progress
 from imagery.catalog import SceneRecord
 from tasks import figures, registry, steps, tracking
 from tasks.artifacts import table_artifact
+from tasks.calibrate import Calibrated, calibrate_detector
 from tasks.dataset import split_scenes
 from tasks.diagnosis import log_diagnosis
 from tasks.injected import NothingToInject, recall_figure
@@ -29,9 +30,7 @@ from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
 from tasks.smoke import injected_into
 from tasks.train import (
-    Calibrated,
     Trained,
-    calibrate_detector,
     check_request,
     look_back,
     train_detector,

@@ -20,10 +20,11 @@ from configs import Settings, SettingsError, Workspace
 from imagery.catalog import SceneRecord
 from imagery.inject import KINDS
 from imagery.robust import evenly
+from tasks.calibrate import calibrate_detector
 from tasks.dataset import NothingToTrain, Split, split_scenes
 from tasks.injected import NothingToInject, kinds_of
 from tasks.smoke import injected_into
-from tasks.train import LearningTiles, calibrate_detector, fit_detector
+from tasks.train import LearningTiles, fit_detector
 from vae.detector import Detector
 from vae.errors import ScoreError
 from vae.scores import find

@@ -14,9 +14,10 @@ from scipy.ndimage import gaussian_filter
 
 from configs import Settings, Workspace
 from imagery.catalog import Catalog, SceneRecord
+from tasks.calibrate import calibrate_detector
 from tasks.dataset import Split
 from tasks.ingest import ingest_scene, plan_ingest, settle_grids
-from tasks.train import calibrate_detector, train_detector
+from tasks.train import train_detector
 from tests.rasters import BANDS, watch_settings, write_raster
 from vae.detector import Detector
 

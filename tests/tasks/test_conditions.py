@@ -16,6 +16,7 @@ from imagery.catalog import Catalog, SceneRecord
 from imagery.sources import SceneFile
 from imagery.sun import sun_over
 from imagery.tiles import TileBatch, read_tiles
+from tasks.calibrate import calibrate_detector, observe_scenes
 from tasks.conditions import (
     check_conditions,
     conditions_of,
@@ -29,7 +30,7 @@ from tasks.observe import conditions_for, observe, opened
 from tasks.reference import usual_of
 from tasks.score import score_scene
 from tasks.smoke import injected_into
-from tasks.train import calibrate_detector, check_request, learning_tiles, observe_scenes, train_detector
+from tasks.train import check_request, learning_tiles, train_detector
 from tests.catalogs import scene_record
 from tests.places import SIDE, TILES, Watched
 from vae.conditions import UNKNOWN, Conditions

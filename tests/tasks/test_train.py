@@ -12,17 +12,10 @@ import pytest
 
 from configs import Settings, SettingsError
 from imagery.outputs import write_scores
+from tasks.calibrate import calibrate_detector, observe_scenes
 from tasks.reference import usual_of
 from tasks.score import score_scene
-from tasks.train import (
-    calibrate_detector,
-    check_request,
-    look_back,
-    normal_tiles,
-    observe_scenes,
-    train_detector,
-    visible_channels,
-)
+from tasks.train import check_request, look_back, normal_tiles, train_detector, visible_channels
 from tests.places import CALIBRATE, TILES, TRAIN, Watched, day
 from tests.rasters import watch_settings
 from vae.errors import CalibrationError
