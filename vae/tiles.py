@@ -10,6 +10,8 @@ import numpy as np
 from vae.conditions import Conditions
 from vae.errors import ShapeError
 
+AT_ONCE = 4  # rows of a file that are touched before its pages are given back
+
 
 @dataclass(frozen=True)
 class TileArrays:
@@ -53,12 +55,12 @@ class TileArrays:
         """
         conditions = None if self.conditions is None else self.conditions.rows(rows)
         found = TileArrays(
-            np.ascontiguousarray(self.values[rows]),
-            np.array(self.valid[rows], dtype=bool),
+            _taken(self.values, rows),
+            _taken(self.valid, rows).astype(bool, copy=False),
             conditions,
             None if self.scaling is None else self.scaling[rows],
         )
-        for part in (self.values, self.valid, *self.told().values()):
+        for part in self.told().values():
             _give_back(part)
         return found
 
@@ -72,9 +74,12 @@ class TileArrays:
 
     def any_valid(self) -> bool:
         """Whether a single pixel is valid."""
-        found = any(np.any(self.valid[start : start + 64]) for start in range(0, len(self), 64))
-        _give_back(self.valid)
-        return found
+        for start in range(0, len(self), 64):
+            found = bool(np.any(self.valid[start : start + 64]))
+            _give_back(self.valid)
+            if found:
+                return True
+        return False
 
     def told(self) -> dict[str, np.ndarray]:
         """The conditions that there are, by name."""
@@ -82,6 +87,16 @@ class TileArrays:
             return {}
         parts = {field.name: getattr(self.conditions, field.name) for field in fields(self.conditions)}
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def _taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Some rows, copied a few at a time: the system maps up to megabytes around each row that is touched."""
+    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    for start in range(0, len(rows), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        found[some] = array[rows[some]]
+        _give_back(array)
+    return found
 
 
 def _give_back(array: np.ndarray) -> None:
