@@ -41,7 +41,7 @@ from tasks.validate import Validation, validate_scenes
 from vae.detector import Detector
 from vae.diagnostics import Diagnosis
 from vae.networks import VAE
-from vae.scoring import looks_back
+from vae.scores.asked import looks_back
 from vae.training import EpochMetrics
 
 log = logging.getLogger(__name__)

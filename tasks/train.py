@@ -30,9 +30,10 @@ from tasks.observe import conditions_for, opened
 from tasks.reference import usual_of
 from tasks.suspects import suspects
 from vae.calibration import fewest
-from vae.detector import BATCH, Detector, NormalTiles, check_scores
+from vae.detector import BATCH, Detector, NormalTiles
 from vae.errors import CalibrationError, DetectorError, ScoreError
 from vae.normalisation import Normalisation
+from vae.scores.asked import check_scores
 from vae.tiles import TileArrays
 from vae.training import Fitted, OnEpoch, fit
 

@@ -35,11 +35,11 @@ from vae.judgement import SceneJudgement, joined
 from vae.networks import VAE, build
 from vae.normalisation import Normalisation
 from vae.older import renamed
-from vae.scoring import NormalTiles, Scorer, check_scores, identity_of
+from vae.scoring import NormalTiles, Scorer, identity_of
 from vae.storage import group, read_bundle, write_bundle
 from vae.tile_scores import PastTiles, TileScores
 
-__all__ = ["BATCH", "Detector", "NormalTiles", "check_scores", "runtime_of"]
+__all__ = ["BATCH", "Detector", "NormalTiles", "runtime_of"]
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=BaseModel)

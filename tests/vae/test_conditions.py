@@ -12,10 +12,11 @@ import torch
 from configs.schema import ModelSettings, ScoreSettings
 from tests.vae.conftest import SMALL, bytes_of, make_detector, make_normalisation, make_past, make_tiles
 from vae.conditions import UNKNOWN, Conditions
-from vae.detector import Detector, NormalTiles, check_scores
+from vae.detector import Detector, NormalTiles
 from vae.errors import DetectorError, ScoreError, ShapeError
 from vae.networks import build
 from vae.scores import SCORES, Evidence, find
+from vae.scores.asked import check_scores
 from vae.tiles import TileArrays
 
 EVERYTHING = ("season", "place", "sun", "sensor", "reference")

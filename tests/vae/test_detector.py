@@ -10,9 +10,10 @@ import torch
 from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
 from tests.vae.conftest import SMALL, MadePast, make_detector, make_normalisation, make_past, make_tiles, normal_batches
 from vae import drift
-from vae.detector import IN_SCENE_RATE, Detector, NormalTiles, check_scores
+from vae.detector import IN_SCENE_RATE, Detector, NormalTiles
 from vae.errors import CalibrationError, DetectorError, ScoreError, ShapeError
 from vae.scores import SCORES
+from vae.scores.asked import check_scores
 from vae.tile_scores import TileScores
 
 SETTINGS = CalibrationSettings(false_alarm_rate=0.05, min_tiles=10, min_dates=1)
