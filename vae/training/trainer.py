@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from vae.device import choose_device, choose_precision, deterministic
+from vae.memory import memory_kept
 from vae.training.batches import AHEAD, Batch, Loader, Plan, plan_epoch, plan_in_order, share_of
 from vae.training.checkpoint import State
 from vae.training.job import Job
@@ -37,7 +38,7 @@ def train(job: Job, state: State, keep: Keep) -> None:
     epochs = settings.epochs - state.epochs_done
     if epochs <= 0 or state.stopped_early:
         return
-    with deterministic(device), _in_peace():
+    with deterministic(device), memory_kept(), _in_peace():
         trainer = L.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=processes,
