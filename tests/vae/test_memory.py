@@ -37,7 +37,7 @@ def test_memory_serves_again_within_and_is_given_back_after() -> None:
     page = resource.getpagesize()
     blocks = 20 * 4 * 24 * 2**20 / page
     assert kept < blocks / 100  # nothing is mapped anew
-    assert anew > blocks / 10  # as it is without
+    assert anew > 10 * max(kept, 100)  # as it is without; pages may be huge ones, and so few
     assert given_back > 40 * 1024  # kilobytes: two of the blocks at least
 
 
