@@ -107,7 +107,7 @@ def retrain_request(drift: Drift, night: date, settings: Settings) -> TrainReque
     sets the threshold, so that calibration is of the new kind only.
     """
     nights = drift.usable_nights
-    if not settings.drift.retrain or drift.began is None or len(nights) < settings.drift.retrain_after:
+    if settings.drift.retrain != "nightly" or drift.began is None or len(nights) < settings.drift.retrain_after:
         return None
     start = nights[len(nights) // 2]
     return TrainRequest(

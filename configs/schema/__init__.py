@@ -18,6 +18,7 @@ from configs.schema.detector import (
     SplitSettings,
     TrainSettings,
 )
+from configs.schema.operations import NotificationSettings, PromotionSettings, RetentionSettings
 from configs.schema.running import ComputeSettings, ReportSettings, TrackingSettings
 from configs.schema.scenes import (
     DARKEST,
@@ -45,10 +46,13 @@ __all__ = [
     "MaskSettings",
     "ModelSettings",
     "NormaliseSettings",
+    "NotificationSettings",
     "Period",
+    "PromotionSettings",
     "Range",
     "ReferenceSettings",
     "ReportSettings",
+    "RetentionSettings",
     "ScoreSettings",
     "Section",
     "Settings",
@@ -84,7 +88,10 @@ class Settings(Section):
     injections: InjectionSettings = InjectionSettings()
     tune: TuneSettings = TuneSettings()
     drift: DriftSettings = DriftSettings()
+    promotion: PromotionSettings = PromotionSettings()
     report: ReportSettings = ReportSettings()
+    notify: NotificationSettings = NotificationSettings()
+    retention: RetentionSettings = RetentionSettings()
     tracking: TrackingSettings = TrackingSettings()
     compute: ComputeSettings = ComputeSettings()
 

@@ -264,5 +264,10 @@ class DriftSettings(Section):
         4, ge=1, description="Usable nights that are looked at together; weather and haze differ from night to night."
     )
     patience: int = Field(2, ge=1, description="Nights in a row that must alarm before drift is declared.")
-    retrain: bool = Field(False, description="Retrain when drift is declared.")
+    retrain: Literal["never", "nightly", "event"] = Field(
+        "never",
+        description="When a drift lasts. nightly: the nightly run trains by itself; event: one Prefect event is sent, "
+        "on which the automation of the deployments starts the training.",
+    )
     retrain_after: int = Field(4, ge=2, description="Usable nights to collect since the drift began before retraining.")
+    cool_down: int = Field(14, ge=0, description="Days after a training for drift in which drift asks for no other.")

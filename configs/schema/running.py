@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from configs.schema.base import Section
@@ -24,7 +26,10 @@ class TrackingSettings(Section):
 class ComputeSettings(Section):
     """How much of the machine is used."""
 
-    workers: int = Field(2, ge=1, description="Scenes handled side by side.")
+    engine: Literal["local", "dask"] = Field("local", description="Threads of this machine, or a Dask cluster.")
+    dask_address: str | None = Field(None, description="Scheduler, e.g. tcp://host:8786. Null: a cluster for the run.")
+    workers: int = Field(2, ge=1, description="Scenes handled side by side; processes of a cluster made for the run.")
+    batch: int = Field(8, ge=1, description="Scenes of one task on a cluster.")
     threads: int | None = Field(None, ge=1, description="Threads of one torch operation. Null: torch decides.")
     scene_timeout: float = Field(3600, gt=0, description="Seconds after which work on one scene is given up.")
     retries: int = Field(2, ge=0, description="How often a step is tried again after a passing failure.")

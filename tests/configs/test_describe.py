@@ -38,5 +38,5 @@ def test_a_row_tells_kind_limits_and_default():
 
     assert "| `model.depth` | integer, ≥ 1, ≤ 5 | `3` |" in "\n".join(rows)
     assert any(row.startswith('| `grid.on_mismatch` | `warp` or `refuse` | `"warp"` |') for row in rows)
-    assert any(row.startswith("| `drift.retrain` | true or false | `false` |") for row in rows)
+    assert any(row.startswith("| `model.skips` | true or false | `false` |") for row in rows)
     assert any(row.startswith("| `split.calibrate` | `{start: date, end: date}` or null | `null` |") for row in rows)

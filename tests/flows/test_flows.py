@@ -214,7 +214,7 @@ def test_a_night_cut_off_after_scoring_is_finished_with_the_same_bytes(fresh_wat
 
 
 def test_a_lasting_gain_is_noticed_and_leads_to_a_retrain(fresh_watch: Watch) -> None:
-    quick = ["drift.retrain=true", "drift.retrain_after=3", "calibration.min_tiles=10", "drift.window=2"]
+    quick = ["drift.retrain=nightly", "drift.retrain_after=3", "calibration.min_tiles=10", "drift.window=2"]
     watch = fresh_watch.model_copy(update={"overrides": quick})
     done = nightly(watch, NightRequest())
 

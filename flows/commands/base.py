@@ -1,4 +1,4 @@
-"""How every command runs: settings first, then the work, then its result as text or JSON, and an exit status."""
+"""What commands share: the app, their options, and how each runs: settings, work, result, exit status."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -18,7 +19,25 @@ from rich.console import Console
 from configs import SettingsError, Workspace, load_settings
 
 if TYPE_CHECKING:  # Prefect takes seconds to import, and must not be before PREFECT_HOME is set
-    from flows.parameters import Watch
+    from flows.parameters import NightRequest, Watch
+
+app = typer.Typer(
+    name="tilewatch",
+    help="Watches places on Earth for anomalies: scenes in, a short list of unusual tiles out, every morning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", envvar="TILEWATCH_CONFIG", help="YAML file of settings.")
+]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting that differs, e.g. train.epochs=5.")]
+Folder = Annotated[
+    Path, typer.Option("--workspace", "-w", envvar="TILEWATCH_WORKSPACE", help="Everything is kept here.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The last line of standard output is one JSON object.")]
+Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD")]
 
 console = Console(stderr=True)
 interrupted = Event()
@@ -93,6 +112,41 @@ def finish(
         print(json.dumps(_plain(result), ensure_ascii=False))
     else:
         show(result)
+
+
+def day(text: str | None) -> date | None:
+    """A date of the command line.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise SettingsError(f"{text!r} is not a date of the form YYYY-MM-DD") from None
+
+
+def box(text: str | None) -> tuple[float, float, float, float] | None:
+    """WEST,SOUTH,EAST,NORTH in degrees.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(number) for number in text.split(","))
+    except ValueError:
+        example = "--bbox 23.5,46.9,24,47.3"
+        raise SettingsError(f"{text!r} is not a box WEST,SOUTH,EAST,NORTH in degrees, e.g. {example}") from None
+    return west, south, east, north
+
+
+def nights(since: str | None, until: str | None) -> NightRequest:
+    """The nights from one date to another."""
+    from flows.parameters import NightRequest
+
+    return NightRequest(since=day(since), until=day(until))
 
 
 def _at_home(workspace: Workspace) -> None:

@@ -1,0 +1,1 @@
+"""The commands of `tilewatch`, each module a group of them."""
