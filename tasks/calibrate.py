@@ -19,7 +19,6 @@ from vae.calibration import Basis
 from vae.detector import Detector
 from vae.drift import Profile
 from vae.errors import CalibrationError
-from vae.scores import find
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,8 @@ def observe_scenes(
         latents: Called with each scene's latents, row of tiles by row of tiles.
 
     Returns:
-        One row a tile with `scene_id, day, tile_id, compared` (whether it has a past) and a column a score, raw, NaN
-        for tiles without; and what drift is measured against.
+        One row a tile with `scene_id, day, tile_id, compared` (whether `score.name` judges it) and a column a score,
+        raw, NaN for tiles without; and what drift is measured against.
     """
     frames, profile = [], Profile()
     name = detector.score_settings.name
@@ -138,10 +137,10 @@ def with_calibrations(
     found = replace(detector, calibrations={})
     used = {}
     for one in dict.fromkeys((alone, name)):
-        rows = scores[scores["compared"]] if "past" in find(one).needs else scores
+        rows = scores[scores["compared"]] if one == name else scores
         others = None
         if usual is not None and settings.score.relative_to_place:
-            seen = usual[usual["compared"]] if "past" in find(one).needs else usual
+            seen = usual[usual["compared"]] if one == name else usual
             if seen[one].notna().any():
                 others = seen[one].to_numpy(), seen["scene_id"].tolist(), seen["tile_id"].tolist()
         known = places.calibrations.get(one) if places else None

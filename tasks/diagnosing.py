@@ -54,9 +54,12 @@ class Diagnosing:
         return told
 
     def look(self, network: VAE, epoch: int, final: bool = False) -> None:
-        """Diagnose a network that has the weights of an epoch."""
-        found = diagnose(network, self.tiles, self.normalisation, self.settings.seed, self.labels)
-        self.tell(found, epoch, final)
+        """Diagnose a network that has the weights of an epoch. A diagnosis that fails is no reason to stop training."""
+        try:
+            found = diagnose(network, self.tiles, self.normalisation, self.settings.seed, self.labels)
+            self.tell(found, epoch, final)
+        except Exception:
+            log.warning("the diagnosis after epoch %d failed, training goes on", epoch, exc_info=True)
 
 
 def groups_of(records: list[SceneRecord]) -> tuple[str, ...]:

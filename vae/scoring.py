@@ -198,7 +198,7 @@ class Scorer:
         wanted = np.array([why is None for why in reason], dtype=bool)
         kind = np.where(wanted, settings.without_past, "").astype(object)
         if "past" not in scores.find(settings.name).needs:
-            kind[wanted] = settings.name
+            kind[wanted & self._told_enough(usable, conditions)] = settings.name
         elif compare and past is not None and can_work_out(settings.name, self.constants, past=True):
             known = usable_pixels(past.values, past.valid)
             kind[wanted & remembered(usable, known, settings.min_past)] = settings.name
@@ -256,6 +256,16 @@ class Scorer:
             return None
         x = self.normalisation.apply(torch.from_numpy(np.ascontiguousarray(pixels.T[None, :, :, None], np.float32)))
         return scores.SceneStats.of(x[0, :, :, 0].T).to(self.device)
+
+    def _told_enough(self, usable: np.ndarray, conditions: Conditions | None) -> np.ndarray:
+        """(N,) bool: whether `score.name` can tell what to expect of a tile before it is looked at, if it asks that."""
+        settings = self.score_settings
+        if "condition" not in scores.find(settings.name).needs or "place" in self.model.condition:
+            return np.ones(len(usable), dtype=bool)
+        if conditions is None or conditions.reference is None or conditions.reference_valid is None:
+            return np.zeros(len(usable), dtype=bool)
+        known = usable_pixels(conditions.reference, conditions.reference_valid)
+        return remembered(usable, known, settings.min_past)
 
     def learned(self, batches: Callable[[], Iterable[NormalTiles]]) -> Constants:
         """What the scores learn of normal tiles; see `Detector.with_constants`."""

@@ -84,6 +84,11 @@ class ModelSettings(Section):
     def _sensible(self) -> ModelSettings:
         if len(set(self.condition)) < len(self.condition):
             raise ValueError(f"model.condition names something twice: {', '.join(self.condition)}")
+        if self.condition and not self.members:
+            raise ValueError(
+                f"model.condition is {', '.join(self.condition)}, and model.members is 0, so that there is no network "
+                "to be told: take the conditions out, or set members to 1"
+            )
         if self.posterior in ("hierarchical", "quantised") and self.latent == "vector":
             raise ValueError(f"a {self.posterior} latent is a map: set model.latent to map, or another model.posterior")
         if self.posterior == "hierarchical" and self.levels > self.depth:

@@ -69,3 +69,14 @@ def test_settings_survive_the_way_through_json() -> None:
     settings = Settings.model_validate({"split": {"train": {"end": "2020-01-01"}}, "source": {"location": "here"}})
 
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_a_network_that_is_not_there_is_told_nothing() -> None:
+    with pytest.raises(ValidationError, match=r"model\.condition is season, and model\.members is 0"):
+        Settings.model_validate({"model": {"members": 0, "condition": ["season"]}, "score": {"name": "rx"}})
+
+
+@pytest.mark.parametrize("block", ["slack", "slack-webhook/", "/mornings", "a/b/c"])
+def test_a_block_to_tell_is_named_by_its_type_and_name(block: str) -> None:
+    with pytest.raises(ValidationError, match=r"notify\.blocks names .*: write type/name"):
+        Settings.model_validate({"notify": {"blocks": [block]}})

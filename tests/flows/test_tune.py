@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -198,7 +199,7 @@ def test_a_search_that_was_killed_and_one_that_was_stopped_come_to_the_same_as_a
     settings = load_settings(fresh_watch.config)
     arguments = ("-c", "watch.yaml", "--set", f"source.root={settings.source.root}", "--json")
     home = tmp_path / "prefect"
-    workspace = Workspace(folder / "workspace")
+    workspace = Workspace(shutil.copytree(fresh_watch.workspace, folder / "workspace"))  # nothing is ingested again
 
     # Killed in a trial after the first one, then stopped by Ctrl-C in the next one.
     killed = started(folder, home, "tune", *arguments)

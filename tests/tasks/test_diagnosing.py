@@ -57,6 +57,19 @@ def test_looking_changes_nothing_that_is_learned(place: Watched) -> None:
         assert all(torch.equal(tensor, weights[name]) for name, tensor in one.network.state_dict().items())
 
 
+def test_a_diagnosis_that_fails_stops_no_training(place: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no room for figures")
+
+    with caplog.at_level(logging.WARNING):
+        made = train_detector(settings_of(place, diagnose_every=4), place.workspace, on_diagnosis=broken)
+
+    assert len(made.fitted[0].history) == 5
+    failures = [record for record in caplog.records if "the diagnosis after epoch" in record.message]
+    assert len(failures) == 2  # on the way, and at the end
+    assert all("no room for figures" in str(record.exc_info) for record in failures)
+
+
 def test_without_held_out_dates_it_is_looked_at_through_what_it_learned_from_and_the_log_says_so(
     place: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:

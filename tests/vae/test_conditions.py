@@ -286,6 +286,26 @@ def test_it_is_refused_where_the_network_is_told_neither_place_nor_reference(con
         check_scores(score, ModelSettings(condition=enough))
 
 
+def test_for_tiles_without_a_past_it_must_know_the_place() -> None:
+    score = ScoreSettings(name="change", without_past="conditional_expectation")
+    with pytest.raises(DetectorError, match=r"unless model\.condition names place"):
+        check_scores(score, ModelSettings(condition=("reference",)))
+    check_scores(score, ModelSettings(condition=("reference", "place")))
+
+
+def test_a_tile_whose_reference_shows_too_little_is_judged_as_one_without_a_past() -> None:
+    detector, tiles = told_detector(("reference",), name="conditional_expectation"), make_tiles(3, masked=0)
+    told = make_conditions(tiles)
+    seen = np.ones_like(told.reference_valid)
+    seen[1], seen[2, 4:] = False, False  # nothing, and a quarter
+    scored = detector.score(tiles.values, tiles.valid, conditions=replace(told, reference_valid=seen))
+    alone = detector.score_settings.without_past
+    assert scored.kind.tolist() == ["conditional_expectation", alone, alone]
+    assert detector.score(tiles.values, tiles.valid).kind.tolist() == [alone] * 3
+    placed = told_detector(("reference", "place"), name="conditional_expectation")
+    assert set(placed.score(tiles.values, tiles.valid).kind) == {"conditional_expectation"}
+
+
 def test_it_is_refused_of_a_quantised_latent_whose_prior_has_no_mean() -> None:
     model = ModelSettings(condition=("place",), posterior="quantised")
     with pytest.raises(DetectorError, match=r"have none: use another model\.posterior"):

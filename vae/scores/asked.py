@@ -40,7 +40,13 @@ def check_scores(settings: ScoreSettings, model: ModelSettings, visible: Sequenc
             )
         if "condition" in find(name).needs:
             _check_condition(name, model)
-    if "past" in find(settings.without_past).needs:
+    alone = find(settings.without_past)
+    if "condition" in alone.needs and "place" not in model.condition:
+        raise DetectorError(
+            f"score.without_past is for tiles that have no past, and of these {settings.without_past} knows nothing "
+            "unless model.condition names place: add it, or use another score, such as novelty or rx"
+        )
+    if "past" in alone.needs:
         raise DetectorError(
             f"score.without_past is for tiles that have no past, and {settings.without_past} compares with it: use "
             "one that does not, such as novelty or rx"
