@@ -15,10 +15,19 @@ DONE, FAILED, WRONG = 0, 1, 2
 
 
 def run_tilewatch(
-    folder: Path, prefect_home: Path, *arguments: str | Path, **environment: str | None
+    folder: Path, prefect: Path | str, *arguments: str | Path, **environment: str | None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `tilewatch` in a folder, with Prefect's database elsewhere; variables that are None are left out."""
-    usual = {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(prefect_home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    """Run `tilewatch` in a folder.
+
+    Args:
+        folder: The current folder.
+        prefect: A folder for Prefect's database, with a server of the run's own; or the address of a server, which
+            saves a test the ten seconds in which one starts.
+        arguments: Of the command.
+        environment: Variables; those that are None are left out.
+    """
+    kept = {"PREFECT_HOME": str(prefect)} if isinstance(prefect, Path) else {"PREFECT_API_URL": prefect}
+    usual = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | kept
     variables = {**os.environ, **usual, **environment}
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.parameters import TrainRequest, Watch
 from flows.train import TrainSummary, train
@@ -34,9 +32,8 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="session")
-def prefect_database() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+def prefect_database(prefect_server: str) -> None:
+    """Flows of this process keep their history apart."""
 
 
 @pytest.fixture(scope="session")

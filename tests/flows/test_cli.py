@@ -24,15 +24,10 @@ from tests.rasters import ground, write_raster
 Tilewatch = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("prefect")
-
-
 @pytest.fixture
-def tilewatch(tmp_path: Path, prefect_home: Path) -> Tilewatch:
-    """Runs `tilewatch` in an empty folder, with Prefect's database where all tests share it."""
-    return partial(run_tilewatch, tmp_path, prefect_home)
+def tilewatch(tmp_path: Path, prefect_server: str) -> Tilewatch:
+    """Runs `tilewatch` in an empty folder."""
+    return partial(run_tilewatch, tmp_path, prefect_server)
 
 
 # Wrong usage and configuration: said at once, before anything is started or written.
@@ -123,7 +118,7 @@ def test_a_workspace_that_cannot_be_made_is_said_in_words(tilewatch: Tilewatch, 
     (tmp_path / "scenes").mkdir()
     (tmp_path / "file").write_text("not a folder")
 
-    ran = tilewatch("ingest", "--workspace", "file/w", "--set", "source.root=scenes", "--json", PREFECT_HOME=None)
+    ran = tilewatch("ingest", "--workspace", "file/w", "--set", "source.root=scenes", "--json", PREFECT_API_URL=None)
 
     assert ran.returncode in (FAILED, WRONG)
     assert in_words(ran)

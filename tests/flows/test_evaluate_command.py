@@ -30,13 +30,8 @@ ARTIFACTS = {
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("prefect")
-
-
 @pytest.fixture
-def tilewatch(tmp_path: Path, prefect_home: Path) -> Tilewatch:
+def tilewatch(tmp_path: Path, prefect_server: str) -> Tilewatch:
     """`tilewatch evaluate` on two places with two scored dates each and a mask of an event in the first three tiles."""
     (tmp_path / "watch.yaml").write_text(yaml.safe_dump({"source": {"root": "scenes", "bands": list(BANDS)}}))
     mask = np.zeros((HERE.height, HERE.width), dtype=np.uint8)
@@ -47,7 +42,16 @@ def tilewatch(tmp_path: Path, prefect_home: Path) -> Tilewatch:
             other = {"score_cva": np.arange(35) * 1.0}
             write_scored(Workspace(tmp_path / "workspace"), {0, 1, 5}, location=place, day=day, **other)
     return partial(
-        run_tilewatch, tmp_path, prefect_home, "evaluate", "-c", "watch.yaml", "--version", "v1", "--repetitions", "50"
+        run_tilewatch,
+        tmp_path,
+        prefect_server,
+        "evaluate",
+        "-c",
+        "watch.yaml",
+        "--version",
+        "v1",
+        "--repetitions",
+        "50",
     )
 
 

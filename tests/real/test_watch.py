@@ -19,13 +19,15 @@ SMALL = ("--set", "model.width=8", "--set", "train.epochs=2", "--set", "train.de
 pytestmark = pytest.mark.slow
 
 
-def test_no_tile_of_the_border_of_a_landsat_scene_gets_a_score(shared: Callable[[str], Path], tmp_path: Path) -> None:
+def test_no_tile_of_the_border_of_a_landsat_scene_gets_a_score(
+    shared: Callable[[str], Path], tmp_path: Path, prefect_server: str
+) -> None:
     folder = shared("landsat8")
     few = ("--set", f"source.root={folder}", "--set", "injections.enabled=false")
     watch = ("--config", ROOT / "configs/landsat8.yaml", *few, *SMALL)
 
-    trained = run_tilewatch(tmp_path, tmp_path / "prefect", "train", *watch)
-    ran = run_tilewatch(tmp_path, tmp_path / "prefect", "nightly", "--night", "2020-05-18", *watch)
+    trained = run_tilewatch(tmp_path, prefect_server, "train", *watch)
+    ran = run_tilewatch(tmp_path, prefect_server, "nightly", "--night", "2020-05-18", *watch)
 
     assert trained.returncode == DONE, trained.stderr
     assert result(trained)["calibration_basis"] == "training"
@@ -48,7 +50,7 @@ def test_no_tile_of_the_border_of_a_landsat_scene_gets_a_score(shared: Callable[
 
 
 def test_nights_over_romania_come_in_order_and_change_nothing_the_second_time(
-    shared: Callable[[str], Path], tmp_path: Path
+    shared: Callable[[str], Path], tmp_path: Path, prefect_server: str
 ) -> None:
     (tmp_path / "scenes").mkdir()
     for path in shared("romania_s2").glob("*.tif"):
@@ -58,8 +60,8 @@ def test_nights_over_romania_come_in_order_and_change_nothing_the_second_time(
     watch = ("--config", ROOT / "configs/romania.yaml", *few, *SMALL)
     until = ("--until", "2019-07-31")
 
-    trained = run_tilewatch(tmp_path, tmp_path / "prefect", "train", *watch)
-    ran = run_tilewatch(tmp_path, tmp_path / "prefect", "nightly", *until, *watch)
+    trained = run_tilewatch(tmp_path, prefect_server, "train", *watch)
+    ran = run_tilewatch(tmp_path, prefect_server, "nightly", *until, *watch)
 
     assert trained.returncode == DONE, trained.stderr
     assert result(trained)["calibration_basis"] == "held_out"
@@ -81,7 +83,7 @@ def test_nights_over_romania_come_in_order_and_change_nothing_the_second_time(
     assert "change" in kinds
 
     before = state(workspace)
-    again = run_tilewatch(tmp_path, tmp_path / "prefect", "nightly", *until, *watch)
+    again = run_tilewatch(tmp_path, prefect_server, "nightly", *until, *watch)
     assert again.returncode == DONE, again.stderr
     assert result(again)["nights"] == []
     assert state(workspace) == before
