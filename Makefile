@@ -12,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
+POSTGRES := $(VENV)/.postgres
 PYTHONS := python3 python3.11 python3.12 python3.13
 
 # apt NAME...: installs Debian packages as root or through sudo; says what is missing where there is no apt-get.
@@ -49,7 +50,7 @@ format: $(READY)  ## Put the code in the project's format
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(READY) $(BROWSER)  ## Run all tests, a file at a time on each core
+test: $(READY) $(BROWSER) $(POSTGRES)  ## Run all tests, a file at a time on each core
 	@$(BIN)/pytest -n auto --dist loadfile
 
 test-fast: $(READY)  ## Run the tests that need neither minutes, servers nor a browser
@@ -92,4 +93,12 @@ $(BROWSER): $(READY)
 		touch $@
 	else
 		echo "without chromium on the PATH, the tests of the pages in a browser are skipped" >&2
+	fi
+
+$(POSTGRES): $(READY)
+	@$(APT)
+	if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || apt postgresql; then
+		touch $@
+	else
+		echo "without PostgreSQL, the tests of it are skipped" >&2
 	fi

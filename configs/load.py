@@ -15,7 +15,13 @@ from pydantic import BaseModel, ValidationError
 from configs.schema import Settings
 
 ENVIRONMENT_PREFIX = "TILEWATCH_"
-NOT_SETTINGS = {"TILEWATCH_CONFIG", "TILEWATCH_WORKSPACE", "TILEWATCH_SHARED_DATA"}
+NOT_SETTINGS = {
+    "TILEWATCH_CONFIG",
+    "TILEWATCH_WORKSPACE",
+    "TILEWATCH_SHARED_DATA",
+    "TILEWATCH_CRON",
+    "TILEWATCH_TIMEZONE",
+}
 
 
 class SettingsError(ValueError):

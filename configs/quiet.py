@@ -1,4 +1,4 @@
-"""Libraries that report home, advertise, fork helpers or spin are asked not to, unless the user says otherwise."""
+"""Libraries that report home, advertise, fork helpers, spin or wait for long are asked not to, unless one wants it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A server that is away is given up after some seconds, instead of minutes: a night goes on without it.
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Threads that wait for work soon sleep instead of spinning: with other work on the same cores, spinning made
     # training ten times slower. On an idle machine this costs a tenth (docs/performance.md).
     "GOMP_SPINCOUNT": "1000",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +70,21 @@ class Workspace:
         return self.root / "cache"
 
     @property
+    def drift(self) -> Path:
+        """Which drifts asked for a training, and which were answered."""
+        return self.root / "drift"
+
+    @property
+    def locks(self) -> Path:
+        """One file a kind of work of which no two may run at once."""
+        return self.root / "locks"
+
+    @property
+    def pending(self) -> Path:
+        """Nights that are worked out, and not yet all told: one JSON a night."""
+        return self.root / "pending"
+
+    @property
     def prefect(self) -> Path:
         """Prefect's database when no server is configured."""
         return self.root / "prefect"
@@ -114,20 +131,29 @@ def as_utc(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
+def writer() -> str:
+    """This process, as the names of its temporary files tell it: so they are known when it was killed."""
+    return f"{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]}-{os.getpid()}"
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Write a file whole or not at all: yields a path beside it, renamed onto it when the block ends well.
 
+    After the block it is on the disk, and so is its name: a power cut takes neither, and none of what was written
+    before it.
+
     Args:
         path: The file to write; missing folders are made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{get_ident()}.part{path.suffix}")
+    _make_folder(path.parent)
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut could leave a file that is renamed but empty
         os.replace(temporary, path)
+        _keep_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -150,13 +176,42 @@ def write_first(path: Path, text: str) -> bool:
     Returns:
         True when this call wrote it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{get_ident()}.part{path.suffix}")
-    temporary.write_text(text, encoding="utf-8")
+    _make_folder(path.parent)
+    temporary = _beside(path)
     try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(temporary, path)
+        _keep_names(path.parent)
     except FileExistsError:
         return False
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     return True
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written before it gets its name."""
+    return path.with_name(f".{path.stem}.{writer()}-{get_ident()}.part{path.suffix}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and have the disk keep their names."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _keep_names(folder.parent)
+
+
+def _keep_names(folder: Path) -> None:
+    """Have the disk keep which names a folder holds: a rename is not safe from a power cut before that."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot: some network shares
+            raise
+    finally:
+        os.close(descriptor)

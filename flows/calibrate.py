@@ -8,13 +8,15 @@ from datetime import date
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
-from configs import Period, SettingsError
+from configs import Period, Settings, SettingsError, Workspace
 from flows.parameters import Watch
 from flows.progress import progress
 from flows.train import log_score_histograms, what_it_would_miss
 from tasks import registry, steps, tracking
 from tasks.calibrate import observe_scenes, with_calibrations
 from tasks.dataset import NothingToTrain
+from tasks.disk import told
+from tasks.exclusive import exclusive
 from tasks.score import check_fit
 from tasks.suspects import is_suspect, suspects
 from tasks.train import usable_scenes
@@ -60,6 +62,12 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
     request = request or CalibrateRequest()
     settings, workspace = watch.open()
     steps.limit_threads(settings)
+    with told(workspace), exclusive(workspace, "train"):
+        return _calibrate(request, settings, workspace)
+
+
+def _calibrate(request: CalibrateRequest, settings: Settings, workspace: Workspace) -> CalibrateSummary:
+    """The calibration itself, by the only one in the workspace who makes a detector."""
     period = settings.split.calibrate or Period()
     if request.start or request.end:
         period = Period(start=request.start, end=request.end)
@@ -86,6 +94,7 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
             settings = settings.model_copy(update={"calibration": type(settings.calibration)(**changed)})
         except ValueError as error:
             raise SettingsError(str(error)) from None
+    tracking.end_killed(settings, workspace, "calibrate")
     with tracking.run(settings, workspace, "calibrate", "calibrate", {"reason": request.reason}) as run:
         with progress("calibrate", len(scenes)) as counter:
             uncalibrated = replace(detector, calibrations={})
@@ -97,7 +106,7 @@ def calibrate(watch: Watch, request: CalibrateRequest | None = None) -> Calibrat
         calibrated = what_it_would_miss(replace(made.detector, metadata=metadata), scenes, settings, workspace)
         log_score_histograms(replace(made, detector=calibrated))
         tracking.log_finite({"threshold": calibration.threshold, "calibration_tiles": calibration.tiles}, step=0)
-        version = registry.register(calibrated, settings, request.reason or "calibrated again")
+        version = registry.register(calibrated, settings, request.reason or "calibrated again", registry.CHAMPION)
         run_id = str(run.info.run_id)
     return CalibrateSummary(
         detector_version=version,

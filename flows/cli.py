@@ -8,7 +8,8 @@ from importlib import import_module
 
 from flows.commands.base import app, interrupt
 
-for group in ("watching", "looking"):  # modules of flows.commands, in the order in which `--help` lists them
+# Modules of flows.commands, in the order in which `--help` lists them.
+for group in ("watching", "looking", "operating", "models", "keeping"):
     import_module(f"flows.commands.{group}")
 
 

@@ -6,12 +6,15 @@ from functools import singledispatch
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.demo import DemoSummary
 from flows.drift import NightDrift
 from flows.ingest import IngestSummary
+from flows.models import Models, Promoted
 from flows.nightly import NightlySummary
+from flows.prune import PruneSummary
 from tasks.evaluate import Detection
 from tasks.evaluation import Evaluation
 from tasks.nights import NightRecord
@@ -41,6 +44,17 @@ def _(result: IngestSummary, out: Console) -> None:
 
 
 @show.register
+def _(result: PruneSummary, out: Console) -> None:
+    if result.dry_run:
+        for one in result.removals:
+            out.print(f"{one.night}  {one.kind:<8}  {one.what}  {one.size} bytes", markup=False, soft_wrap=True)
+    for kind, (count, size) in result.by_kind.items():
+        out.print(f"{kind}: {count}, {size / 1e6:.1f} MB")
+    did = "Would delete" if result.dry_run else "Deleted"
+    out.print(f"{did} {len(result.removals)} things, {sum(one.size for one in result.removals)} bytes.")
+
+
+@show.register
 def _(result: NightlySummary, out: Console) -> None:
     if result.ingested:
         show(result.ingested, out)
@@ -53,9 +67,46 @@ def _(result: NightlySummary, out: Console) -> None:
             out.print(f"  {record.night}: {line}", markup=False, soft_wrap=True)
     out.print(f"Open {result.nights[-1].report} in the workspace.", soft_wrap=True)
     for training in result.trainings:
-        out.print(f"Retrained: {training.detector_version} is the champion now.")
+        now = "is the champion now" if training.promoted else "does not become the champion"
+        out.print(f"Retrained: {training.detector_version} {now}. {training.verdict}", markup=False, soft_wrap=True)
+    if result.not_in_mlflow:
+        nights = ", ".join(map(str, result.not_in_mlflow))
+        out.print(f"Not in MLflow yet, since it does not answer: {nights}. The next run logs them.", soft_wrap=True)
     for night, reason in result.failed_trainings.items():
         out.print(f"Retraining after {night} failed: {reason}", markup=False, soft_wrap=True)
+
+
+@show.register
+def _(result: Models, out: Console) -> None:
+    if not result.models:
+        out.print(f"No detector of {result.name} is registered yet: run `tilewatch train` first.", markup=False)
+        return
+    table = Table("version", "alias", "made", "why", "promoted", "instead of", "compared with", "AP", "", box=None)
+    for one in result.models:
+        found = one.compared
+        table.add_row(
+            one.version,
+            ", ".join(one.aliases),
+            one.made[:16],
+            escape(one.reason),
+            (one.promoted or "")[:16],
+            one.instead_of,
+            found.get("against", ""),
+            f"{_share(found['ap'], 3)} against {_share(found['ap_champion'], 3)}" if "ap" in found else "",
+            f"{found['low']:+.3f} to {found['high']:+.3f}" if found.get("low") is not None else "",
+        )
+    out.print(table)
+    for one in result.models:
+        words = one.compared.get("words") or one.promoted_why
+        out.print(f"  {one.version}: {words}", markup=False, soft_wrap=True)
+
+
+@show.register
+def _(result: Promoted, out: Console) -> None:
+    if result.moved:
+        out.print(f"{result.champion} is the champion now, instead of {result.instead_of or 'none'}.")
+    else:
+        out.print(f"{result.champion} is the champion already.")
 
 
 @show.register

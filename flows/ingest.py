@@ -12,6 +12,8 @@ from configs import Settings, Workspace
 from flows.parameters import Watch
 from flows.progress import progress
 from tasks import steps
+from tasks.disk import told
+from tasks.exclusive import exclusive
 from tasks.ingest import plan_ingest, settle_grids
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,12 @@ def ingest(watch: Watch, until: date | None = None, retry_quarantined: bool = Fa
 def ingest_new(
     settings: Settings, workspace: Workspace, until: date | None, retry_quarantined: bool = False
 ) -> IngestSummary:
-    """The same, within another flow."""
+    """The same, within another flow. What another run is entering is waited for, and then known."""
+    with told(workspace), exclusive(workspace, "ingest"):
+        return _ingest_new(settings, workspace, until, retry_quarantined)
+
+
+def _ingest_new(settings: Settings, workspace: Workspace, until: date | None, retry_quarantined: bool) -> IngestSummary:
     plan = plan_ingest(settings, workspace, until, retry_quarantined)
     for path, reason in plan.skipped:
         log.warning("left out %s: %s", path, reason)

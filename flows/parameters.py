@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect.runtime import deployment
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -48,6 +48,20 @@ class TrainRequest(BaseModel):
     epochs: int | None = Field(None, ge=1, le=10_000, description="Most passes over the tiles.")
     false_alarm_rate: float | None = Field(None, gt=0, lt=1, description="Share of normal tiles that may be flagged.")
     seed: int | None = Field(None, ge=0, description="Of weights, order and augmentation.")
+    promotion: Literal["as configured", "better", "asked", "always"] = Field(
+        "as configured",
+        description="When the new detector takes over. better: by itself, once shown to be; asked: by `tilewatch "
+        "models promote`; always: untested.",
+    )
+    device: Literal["as configured", "auto", "cpu", "cuda"] = Field(
+        "as configured", description="What it is trained on. auto: the GPU when there is one."
+    )
+    drift: str | None = Field(
+        None,
+        pattern=r"^v\d+/\d{4}-\d{2}-\d{2}$",
+        description="The drift that asks, e.g. v3/2025-07-31: it is trained for once, and not soon after another. "
+        "Empty: a person asks.",
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> TrainRequest:
@@ -76,6 +90,9 @@ class TrainRequest(BaseModel):
         ):
             if value is not None:
                 values[section][key] = value
+        for section, key, choice in (("promotion", "when", self.promotion), ("train", "device", self.device)):
+            if choice != "as configured":
+                values[section][key] = choice
         if self.seed is not None:
             values["seed"] = self.seed
         try:

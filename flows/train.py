@@ -1,4 +1,4 @@
-"""Train: ingest, validate, fit, extract latents, calibrate and register a detector."""
+"""Train: ingest, validate, fit, extract latents, calibrate, register, and compare with the champion."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from typing import cast
 
 import mlflow
 import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 from prefect import flow
+from prefect.states import Completed
 
 from configs import Settings, Workspace
 from flows.ingest import ingest_new
+from flows.models import settle
 from flows.parameters import TrainRequest, Watch
 from flows.progress import console, progress
+from flows.telling import tell_of_failure, tell_of_refusal
 from imagery.catalog import SceneRecord
-from tasks import figures, registry, steps, tracking
+from tasks import figures, registry, retraining, steps, tracking
 from tasks.artifacts import table_artifact
 from tasks.calibrate import Calibrated, calibrate_detector
 from tasks.dataset import split_scenes
 from tasks.diagnosis import log_diagnosis
+from tasks.disk import told
+from tasks.exclusive import exclusive
 from tasks.injected import NothingToInject, recall_figure
 from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
@@ -64,11 +70,19 @@ class TrainSummary:
     threshold: float
     quarantined: dict[str, str]
     untrained_locations: list[str]
+    promoted: bool = True
+    verdict: str = ""
 
 
-@flow(name="train", flow_run_name="train", persist_result=False)
-def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
-    """Train a detector and make it the champion.
+@flow(
+    name="train",
+    flow_run_name="train",
+    persist_result=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
+def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary | None:
+    """Train a detector, and make it the champion when it is better than the one that scores (`promotion`).
 
     Args:
         watch: Configuration and workspace.
@@ -77,8 +91,20 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
     request = request or TrainRequest()
     settings, workspace = watch.open()
     settings = request.apply(settings)
+    with told(workspace), exclusive(workspace, "train"):
+        return _train(request, settings, workspace)
+
+
+def _train(request: TrainRequest, settings: Settings, workspace: Workspace) -> TrainSummary | None:
+    """The training itself, by the only one in the workspace who is at it."""
+    if request.drift and (why := retraining.refusal(request.drift, request.calibrate_end, settings, workspace)):
+        log.warning("no training: %s", why)
+        return cast(None, Completed(message=f"no training: {why}"))
     steps.limit_threads(settings)
     ingested = ingest_new(settings, workspace, last_date(settings))
+    tracking.end_killed(settings, workspace, "train")
+    for left in workspace.latents.glob("staging-*"):  # by a training that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with tracking.run(settings, workspace, "train", "train", {"reason": request.reason}, system_metrics=True) as run:
         validation = check_scenes(settings, workspace)
         compare_with_past(settings, workspace)
@@ -89,10 +115,15 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
             detector = what_it_would_miss(calibrated.detector, trained.split.calibration_scenes, settings, workspace)
             calibrated = replace(calibrated, detector=detector)
             _log(trained, calibrated, validation, settings)
-            version = registry.register(detector, settings, request.reason)
+            version = registry.register(detector, settings, request.reason, registry.CHALLENGER)
             os.rename(workspace.latents / staging, workspace.latents / version)
         finally:
             shutil.rmtree(workspace.latents / staging, ignore_errors=True)
+        settled = settle(version, last_date(settings), settings, workspace)
+        if not settled.promoted:
+            tell_of_refusal(version, settled.verdict, settings)
+        if request.drift:
+            retraining.trained(request.drift, request.calibrate_end, version, workspace)
         run_id = run.info.run_id
     calibration = detector.required_calibration
     known = set(detector.metadata["locations"])
@@ -118,6 +149,8 @@ def train(watch: Watch, request: TrainRequest | None = None) -> TrainSummary:
         threshold=calibration.threshold,
         quarantined=quarantined,
         untrained_locations=untrained,
+        promoted=settled.promoted,
+        verdict=settled.verdict,
     )
     rows = [{"what": name, "value": str(value)} for name, value in asdict(summary).items()]
     table_artifact("training", rows, f"Training of {version}")

@@ -23,6 +23,8 @@ from flows.train import check_scenes, compare_with_past, last_date
 from tasks import steps, tracking
 from tasks.artifacts import table_artifact
 from tasks.dataset import Split
+from tasks.disk import told
+from tasks.exclusive import exclusive
 from tasks.train import LearningTiles, data_fingerprint, learning_tiles, trainable_scenes
 from tasks.tune import CRITERION, Look, bench_settings, judging_scores, look, preset, trial_settings, tuning_split
 from vae.errors import CalibrationError, VaeError
@@ -76,6 +78,12 @@ def tune(watch: Watch, request: TuneRequest | None = None) -> TuneSummary:
     settings = (request or TuneRequest()).apply(settings)
     studies, bench = _studies(), bench_settings(settings)
     steps.limit_threads(settings)
+    with told(workspace), exclusive(workspace, "tune"):
+        return _tune(settings, studies, bench, workspace)
+
+
+def _tune(settings: Settings, studies: ModuleType, bench: Settings, workspace: Workspace) -> TuneSummary:
+    """The search itself, by the only one in the workspace who is at it: what is being tried is nobody else's."""
     ingest_new(settings, workspace, last_date(settings))
     check_scenes(settings, workspace)
     compare_with_past(bench, workspace)

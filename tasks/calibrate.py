@@ -17,7 +17,7 @@ from tasks.score import latent_rows
 from tasks.suspects import is_suspect, suspects
 from vae.calibration import Basis
 from vae.detector import Detector
-from vae.drift import Profile
+from vae.drift_profile import Profile
 from vae.errors import CalibrationError
 
 log = logging.getLogger(__name__)

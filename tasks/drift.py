@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
+
+import torch
 
 from configs import Settings, Workspace
 from configs.schema import DriftSettings
@@ -13,7 +15,9 @@ from imagery.catalog import SceneRecord
 from tasks.nights import NightRecord
 from tasks.score import read_profile, score_files
 from vae.detector import Detector
-from vae.drift import Profile, lasting, null_by_dates, verdict, window_length, window_statistics
+from vae.drift import lasting, null_by_dates, verdict, window_length, window_statistics
+from vae.drift_effects import Effect, effects
+from vae.drift_profile import Profile
 from vae.errors import DriftError
 
 MOST_NIGHTS = 30  # of the past that are read to find the last usable ones
@@ -29,7 +33,7 @@ class Drift:
         began: First night of the drift that lasts until this one; None when there is none.
         statistics: How far the night lies from training.
         limits: What each statistic may be.
-        usable_nights: Nights with a verdict since the drift began, this one included.
+        effects: How far what it looks at has moved, which way and where.
     """
 
     alarmed: bool | None
@@ -37,7 +41,7 @@ class Drift:
     began: date | None = None
     statistics: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
-    usable_nights: tuple[date, ...] = ()
+    effects: Mapping[str, Effect] = field(default_factory=dict)
 
 
 def judge_night(
@@ -68,23 +72,25 @@ def judge_night(
     recent = {record.night for record in past[-MOST_NIGHTS:]} | {night}
     for record in scenes:
         files = score_files(workspace, detector_version, record)
-        if record.day in recent and files.complete:
+        if record.day in recent and files.measured:
             seen = seen.merge(read_profile(files.profile))
+    limits = {name: value * settings.drift.margin for name, value in null.items()}
     usable = seen.usable_dates(settings.drift.min_tiles)
     if night not in usable:
-        return Drift(None, (f"fewer than {settings.drift.min_tiles} tiles have a score",))
+        tiles = sum(one.tiles for one in seen.pooled([night]).values())
+        return Drift(
+            None, (f"{tiles} tiles have a score, drift.min_tiles asks for {settings.drift.min_tiles}",), limits=limits
+        )
     window = seen.pooled(usable[-window_length(training, settings.drift) :])
     found = window_statistics(window, training, night, settings.drift)
     if found is None:
-        return Drift(None, ("no location of this night is known from training",))
-    reasons = tuple(verdict(found, null, settings.drift))
-    limits = {name: value * settings.drift.margin for name, value in null.items()}
+        return Drift(None, (f"training knows none of {', '.join(sorted(window))}",), limits=limits)
+    moved = effects(window, training, night, settings.drift, partial(_physical, detector))
+    reasons = tuple(verdict(found, null, settings.drift, {name: str(effect) for name, effect in moved.items()}))
     alarms = [*((record.night, record.alarmed) for record in past), (night, bool(reasons))]
     start = lasting([alarm for _, alarm in alarms], settings.drift.patience)
-    if start is None:
-        return Drift(bool(reasons), reasons, None, found, limits)
-    nights = tuple(day for day, alarm in alarms[start:] if alarm is not None)
-    return Drift(True, reasons, alarms[start][0], found, limits, nights)
+    began = None if start is None else alarms[start][0]
+    return Drift(bool(reasons), reasons, began, found, limits, moved)
 
 
 @lru_cache(maxsize=4)
@@ -93,3 +99,9 @@ def _training(detector: Detector, settings: DriftSettings) -> tuple[Profile, dic
     if detector.profile is None:
         raise DriftError("this detector does not hold what its training looked like")
     return detector.profile, null_by_dates(detector.profile, settings)
+
+
+def _physical(detector: Detector, band: str, value: float) -> float:
+    """A normalised value of a band in physical units."""
+    number = detector.bands.index(band)
+    return float(detector.normalisation.invert(torch.full((1, len(detector.bands), 1, 1), value))[0, number])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tasks.challenge import Challenge
 from tasks.pictures import default_rgb, rgb_image
 from tasks.train import Sample
 from vae.calibration import Calibration
@@ -69,4 +70,25 @@ def score_histogram(scores: pd.Series, calibration: Calibration) -> Figure:
         title=f"{calibration.tiles} calibration tiles, false-alarm rate {calibration.false_alarm_rate:.2%}",
     )
     axis.legend()
+    return figure
+
+
+def challenge_figure(found: Challenge) -> Figure:
+    """Average precision of each kind of anomaly by champion and challenger, and their difference with its interval."""
+    table, old, new = found.kinds.iloc[::-1], found.champion, found.challenger
+    figure = Figure(figsize=(9, 0.34 * len(table) + 2.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+    places = np.arange(len(table))
+    left.hlines(places, table["ap_champion"], table["ap_challenger"], color="0.7")
+    left.plot(table["ap_champion"], places, "o", color="0.4", label=f"{old.version}, champion: {old.ap:.3f} of all")
+    left.plot(table["ap_challenger"], places, "o", color="tab:blue", label=f"{new.version}: {new.ap:.3f} of all")
+    left.set_yticks(places, [f"{row.kind}, {row.tiles} tiles" for row in table.itertuples()])
+    left.set(xlim=(0, 1.02), xlabel="average precision", title="By kind")
+    left.legend(fontsize="small")
+    difference = found.difference
+    right.axvline(0, color="0.7", linestyle=":")
+    right.hlines(0, difference.low, difference.high, color="tab:blue")
+    right.plot(difference.value, 0, "o", color="tab:blue")
+    right.set_yticks([])
+    right.set(xlabel="average precision, challenger minus champion", title=f"{difference.groups} blocks")
     return figure

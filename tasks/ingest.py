@@ -171,9 +171,10 @@ def ingest_scene(scene: Scene, settings: Settings, workspace: Workspace) -> Inge
         stats=found.stats,
         ingested_at=datetime.now(UTC).replace(microsecond=0),
     )
-    # Not in the block above: a disk that is full is no fault of the scene.
-    catalog.write(record, found.tiles)
+    # Not in the block above: a disk that is full is no fault of the scene. A scene is never in both places: one that a
+    # kill leaves in neither is read again.
     quarantine.release(scene)
+    catalog.write(record, found.tiles)
     return Ingested(scene.scene_id, record.tiles, None)
 
 
@@ -182,8 +183,8 @@ def quarantine_scene(
 ) -> Ingested:
     """Take a scene out of the catalog and record why; when the reason may pass, the next run tries it again."""
     key = "" if passing else _trial_key(settings)
+    Catalog(workspace).remove(scene)  # first: see `ingest_scene`
     Quarantine(workspace).add(scene, step, reason, scene.stamp, key)
-    Catalog(workspace).remove(scene)
     log.warning("quarantined %s (%s): %s", scene.scene_id, step, reason)
     return Ingested(scene.scene_id, 0, reason)
 

@@ -104,6 +104,11 @@ def write_night(workspace: Workspace, record: NightRecord) -> None:
     write_text(night_folder(workspace, record.night) / "night.json", record.to_json())
 
 
+def unfinish(workspace: Workspace, night: date) -> None:
+    """Take away the record of a night whose files are about to be written anew: until it is back, the night is due."""
+    (night_folder(workspace, night) / "night.json").unlink(missing_ok=True)
+
+
 def read_nights(workspace: Workspace, detector_version: str, before: date | None = None) -> list[NightRecord]:
     """The finished nights that a detector scored, before a date if one is given, oldest first."""
     records = [NightRecord.from_json(path.read_text("utf-8")) for path in workspace.reports.glob("*/night.json")]
@@ -130,20 +135,20 @@ def due_nights(
         force: Finished nights are due as well.
     """
     after = learned_until(detector)
-    scenes: dict[date, list[SceneRecord]] = {}
-    quarantined: dict[date, list[QuarantineRecord]] = {}
-    for record in usable_scenes(settings, workspace):
-        scenes.setdefault(record.day, []).append(record)
-    for bad in Quarantine(workspace).records():
-        quarantined.setdefault(bad.day, []).append(bad)
-    due = []
-    for night in sorted({*scenes, *quarantined}):
-        if night not in period or (period.start is None and night <= after):
-            continue
-        candidate = Night(night, tuple(scenes.get(night, [])), tuple(quarantined.get(night, [])))
-        if force or not _finished(candidate, read_night(workspace, night)):
-            due.append(candidate)
-    return due
+    return [
+        candidate
+        for candidate in _nights(settings, workspace)
+        if candidate.night in period
+        and (period.start is not None or candidate.night > after)
+        and (force or not _finished(candidate, read_night(workspace, candidate.night)))
+    ]
+
+
+def finished_nights(settings: Settings, workspace: Workspace) -> set[date]:
+    """The nights that have a record which misses nothing, whichever detector scored them."""
+    recorded = {path.parent.name for path in workspace.reports.glob("*/night.json")}
+    due = {one.night for one in _nights(settings, workspace) if not _finished(one, read_night(workspace, one.night))}
+    return {date.fromisoformat(name) for name in recorded} - due
 
 
 def refresh(night: Night, workspace: Workspace) -> Night:
@@ -153,6 +158,20 @@ def refresh(night: Night, workspace: Workspace) -> Night:
     newly = tuple(record for record in bad.values() if record is not None)
     kept = tuple(record for record in night.scenes if bad[record.scene_id] is None)
     return Night(night.night, kept, (*night.quarantined, *newly))
+
+
+def _nights(settings: Settings, workspace: Workspace) -> list[Night]:
+    """The dates of all scenes that are there or in quarantine, oldest first."""
+    scenes: dict[date, list[SceneRecord]] = {}
+    quarantined: dict[date, list[QuarantineRecord]] = {}
+    for record in usable_scenes(settings, workspace):
+        scenes.setdefault(record.day, []).append(record)
+    for bad in Quarantine(workspace).records():
+        quarantined.setdefault(bad.day, []).append(bad)
+    return [
+        Night(night, tuple(scenes.get(night, [])), tuple(quarantined.get(night, [])))
+        for night in sorted({*scenes, *quarantined})
+    ]
 
 
 def _finished(night: Night, record: NightRecord | None) -> bool:

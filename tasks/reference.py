@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from configs import Settings, Workspace
-from configs.workspace import safe_name, write_text
+from configs.workspace import write_text
 from imagery.alignment import Alignment, align_pixels
 from imagery.catalog import Catalog, SceneRecord, scene_file
 from imagery.composite import MemberUnreadable
@@ -26,6 +25,7 @@ from imagery.reference import Member, Reference, build_reference, choose_members
 from imagery.registration import ChipPair, Registration, chip_windows, register, sample_windows
 from imagery.robust import evenly
 from tasks.ingest import open_scene, reading_key
+from tasks.suspects import judgement_files, read_judgement
 
 log = logging.getLogger(__name__)
 
@@ -177,11 +177,7 @@ def reference_for(location: str, day: date, settings: Settings, workspace: Works
 
 def flagged_as_whole(record: SceneRecord, settings: Settings, workspace: Workspace) -> bool:
     """Whether any version of the detector flagged more than `split.max_flagged` of the tiles that it scored."""
-    for path in workspace.scores.glob(f"*/{safe_name(record.location)}/{record.file_name}.parquet"):
-        table = pd.read_parquet(path, columns=["score", "flagged"])
-        if table["flagged"].sum() > settings.split.max_flagged * table["score"].notna().sum():
-            return True
-    return False
+    return any(read_judgement(path).as_whole(settings) for path in judgement_files(record, workspace))
 
 
 def align_scene(record: SceneRecord, reference: Reference, settings: Settings, workspace: Workspace) -> SceneAlignment:

@@ -27,7 +27,7 @@ from tasks.reference import Usual
 from tasks.scratch import scratch_folder
 from vae.calibration import NightLevel
 from vae.detector import Detector
-from vae.drift import Profile
+from vae.drift_profile import Profile
 from vae.errors import DetectorError
 from vae.judgement import SceneJudgement
 from vae.tile_scores import TileScores
@@ -50,10 +50,16 @@ class SceneScores:
     @property
     def complete(self) -> bool:
         """True when all files are there, and made of the scene as it is now; the profile is written last."""
-        files = (self.scores, self.heatmap, self.latents, self.style, self.item, self.profile)
-        if not all(path.exists() for path in files):
+        files = (self.scores, self.heatmap, self.latents, self.style, self.item)
+        return all(path.exists() for path in files) and self.measured
+
+    @property
+    def measured(self) -> bool:
+        """True when the histograms are there, of the scene as it is now; heatmaps and latents may have been pruned."""
+        try:
+            return bool(json.loads(self.profile.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint)
+        except FileNotFoundError:
             return False
-        return bool(json.loads(self.profile.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint)
 
 
 def score_files(workspace: Workspace, detector_version: str, record: SceneRecord) -> SceneScores:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from configs import Settings, Workspace
-from configs.workspace import safe_name
+from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
+
+PRUNED = "_flagged.json"  # what is left of a table of scores that was pruned
 
 
 def suspects(scenes: Iterable[SceneRecord], settings: Settings, workspace: Workspace) -> set[tuple[str, str]]:
@@ -23,15 +28,46 @@ def suspects(scenes: Iterable[SceneRecord], settings: Settings, workspace: Works
         return set()
     found: set[tuple[str, str]] = set()
     for record in scenes:
-        paths = workspace.scores.glob(f"*/{safe_name(record.location)}/{record.file_name}.parquet")
-        latest = max(paths, key=lambda path: _number(path.parts[-3]), default=None)
-        if latest is None:
-            continue
-        table = pd.read_parquet(latest, columns=["tile_id", "score", "flagged"])
-        flagged = table.loc[table["flagged"], "tile_id"]
-        if len(flagged) <= settings.split.max_flagged * table["score"].notna().sum():
-            found |= {(record.scene_id, tile_id) for tile_id in flagged}
+        files = judgement_files(record, workspace)
+        latest = read_judgement(files[-1]) if files else None
+        if latest and not latest.as_whole(settings):
+            found |= {(record.scene_id, tile_id) for tile_id in latest.flagged}
     return found
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Which tiles of a scene a detector flagged, of how many that it scored."""
+
+    flagged: tuple[str, ...]
+    scored: int
+
+    def as_whole(self, settings: Settings) -> bool:
+        """Whether more than `split.max_flagged` of them are flagged."""
+        return len(self.flagged) > settings.split.max_flagged * self.scored
+
+
+def judgement_files(record: SceneRecord, workspace: Workspace) -> list[Path]:
+    """A file for each version of the detector that scored a scene, the latest last: its scores, or what was left."""
+    name = f"*/{safe_name(record.location)}/{record.file_name}"
+    files = {path.parts[-3]: path for end in (PRUNED, ".parquet") for path in workspace.scores.glob(name + end)}
+    return [files[version] for version in sorted(files, key=_number)]
+
+
+def read_judgement(path: Path) -> Judgement:
+    """What a table of scores says was flagged, or the file that was left in its place."""
+    if path.name.endswith(PRUNED):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Judgement(tuple(content["flagged"]), content["scored"])
+    table = pd.read_parquet(path, columns=["tile_id", "score", "flagged"])
+    return Judgement(tuple(table.loc[table["flagged"], "tile_id"]), int(table["score"].notna().sum()))
+
+
+def keep_judgement(scores: Path) -> None:
+    """Leave in a small file what a table of scores says was flagged, before the table is pruned."""
+    write_text(
+        scores.with_name(scores.name.removesuffix(".parquet") + PRUNED), json.dumps(asdict(read_judgement(scores)))
+    )
 
 
 def is_suspect(frame: pd.DataFrame, found: set[tuple[str, str]]) -> pd.Series:

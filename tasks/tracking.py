@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Run
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from requests import RequestException
 
 from configs import Settings, Workspace
-from configs.workspace import as_utc
 
 EPOCH = date(1970, 1, 1)
+AWAY = (MlflowException, RequestException, ConnectionError)  # what calls of MLflow raise when it does not answer
+
+
+class TrackingUnreachable(ConnectionError):
+    """MLflow does not answer, or its database cannot be used."""
 
 
 def connect(settings: Settings, workspace: Workspace) -> str:
@@ -22,11 +28,24 @@ def connect(settings: Settings, workspace: Workspace) -> str:
 
     Returns:
         The id of the experiment, which is made when it is missing.
+
+    Raises:
+        TrackingUnreachable: It does not answer.
     """
     uri = settings.tracking.uri or workspace.mlflow_uri
     if mlflow.get_tracking_uri() != uri:
         workspace.root.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(uri)
+    try:
+        return _experiment(settings, workspace)
+    except AWAY as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise TrackingUnreachable(
+            f"MLflow at {uri} does not answer: start it, or set tracking.uri ({reason})"
+        ) from error
+
+
+def _experiment(settings: Settings, workspace: Workspace) -> str:
     name = settings.tracking.experiment or settings.name
     experiment = mlflow.get_experiment_by_name(name)
     if experiment is not None:
@@ -58,7 +77,7 @@ def run(
         run_id: A run to go on with, whose parameters stay as they were logged; None begins one.
     """
     experiment = connect(settings, workspace)
-    all_tags = {"tilewatch.kind": kind, **tags}
+    all_tags = {**_marks(settings, kind), **tags}
     with mlflow.start_run(
         run_id, experiment_id=experiment, run_name=name, tags=all_tags, log_system_metrics=system_metrics
     ) as active:
@@ -78,14 +97,36 @@ def part_of_run(kind: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
         yield active
 
 
-def forget(settings: Settings, workspace: Workspace, kind: str, tags: Mapping[str, str]) -> None:
-    """Delete earlier runs of a kind with these tags: work that was cut off, or is being done again."""
+def find_runs(
+    settings: Settings,
+    workspace: Workspace,
+    kind: str,
+    tags: Mapping[str, str] | None = None,
+    status: str | None = None,
+    deleted: bool = False,
+) -> list[Run]:
+    """The watch's runs of a kind, the newest first.
+
+    Args:
+        settings: Name the watch and the server.
+        workspace: Holds the embedded database.
+        kind: The tag `tilewatch.kind`.
+        tags: Further tags that they have.
+        status: RUNNING, FINISHED, FAILED or KILLED; None is any.
+        deleted: Look for those that were deleted instead.
+    """
     experiment = connect(settings, workspace)
-    client = mlflow.MlflowClient()
-    wanted = {"tilewatch.kind": kind, **tags}
+    wanted = {**_marks(settings, kind), **(tags or {})}
     query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
-    for found in client.search_runs([experiment], query):
-        client.delete_run(found.info.run_id)
+    query += f" and attributes.status = '{status}'" if status else ""
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    return list(mlflow.MlflowClient().search_runs([experiment], query, view, order_by=["attributes.start_time DESC"]))
+
+
+def end_killed(settings: Settings, workspace: Workspace, kind: str) -> None:
+    """Mark the runs of a kind that are still RUNNING as KILLED. To be called by the only one who is at such work."""
+    for found in find_runs(settings, workspace, kind, status="RUNNING"):
+        mlflow.MlflowClient().set_terminated(found.info.run_id, "KILLED")
 
 
 def log_finite(metrics: Mapping[str, float], step: int) -> None:
@@ -106,26 +147,11 @@ def night_step(night: date) -> int:
     return (night - EPOCH).days
 
 
-def log_night_metrics(
-    settings: Settings, workspace: Workspace, detector_version: str, night: date, metrics: Mapping[str, float]
-) -> None:
-    """Add one step to the histories of a detector, in the one run that holds them."""
-    experiment = connect(settings, workspace)
-    client = mlflow.MlflowClient()
-    name = f"nights of {detector_version}"
-    found = client.search_runs(
-        [experiment],
-        f"tags.`tilewatch.kind` = 'history' and tags.detector_version = '{detector_version}'",
-        max_results=1,
-    )
-    tags = {"tilewatch.kind": "history", "detector_version": detector_version}
-    history = found[0] if found else client.create_run(experiment, run_name=name, tags=tags)
-    time, step = int(as_utc(night).timestamp() * 1000), night_step(night)
-    entities = [Metric(metric_name(key), value, time, step) for key, value in metrics.items() if math.isfinite(value)]
-    client.log_batch(history.info.run_id, metrics=entities)
-    client.set_terminated(history.info.run_id, end_time=int(datetime.now(UTC).timestamp() * 1000))
-
-
 def metric_name(text: str) -> str:
     """A name MLflow accepts: letters, digits and `_-. /`; anything else becomes a hyphen."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "-" for c in text)
+
+
+def _marks(settings: Settings, kind: str) -> dict[str, str]:
+    """The tags of every run: an experiment may be shared by several watches."""
+    return {"tilewatch.kind": kind, "tilewatch.watch": settings.name}

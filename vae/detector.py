@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
-from vae import drift, scores
+from vae import scores
 from vae.backend import BATCH, runtime_of
 from vae.calibration import (
     Basis,
@@ -30,6 +30,7 @@ from vae.calibration import (
 from vae.conditions import Conditions
 from vae.device import choose_device
 from vae.digests import canonical_json, sha256
+from vae.drift_profile import Histograms, Profile, histograms
 from vae.errors import CalibrationError, DetectorError
 from vae.judgement import SceneJudgement, joined
 from vae.networks import VAE, build
@@ -64,7 +65,7 @@ class Detector(Scorer):
     """
 
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
-    profile: drift.Profile | None = None
+    profile: Profile | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -160,7 +161,7 @@ class Detector(Scorer):
                 judged[name] = made.judge(score[rows], known)
         return joined(kind, judged)
 
-    def histograms(self, values: np.ndarray, valid: np.ndarray, scored: TileScores) -> drift.Histograms:
+    def histograms(self, values: np.ndarray, valid: np.ndarray, scored: TileScores) -> Histograms:
         """What a scene adds to a drift profile.
 
         Args:
@@ -174,12 +175,12 @@ class Detector(Scorer):
         name = self.score_settings.without_past  # every tile has it, and it is not relative to the place
         given, least = scored.components[name], self.least(name)
         # Batch by batch, so that a whole scene is never held in normalised units as well.
-        total = drift.histograms(self.bands, clip, values[:0], valid[:0], latent[:0], given[:0])
+        total = histograms(self.bands, clip, values[:0], valid[:0], latent[:0], given[:0])
         for start in range(0, len(values), BATCH):
             rows = slice(start, start + BATCH)
             x, usable = self.normalised(values[rows], valid[rows])
             part = x.cpu().numpy(), usable.cpu().numpy(), latent[rows], given[rows]
-            total = total + drift.histograms(self.bands, clip, *part, least_score=least)
+            total = total + histograms(self.bands, clip, *part, least_score=least)
         return total
 
     def with_constants(self, batches: Callable[[], Iterable[NormalTiles]]) -> Detector:
@@ -312,7 +313,7 @@ def _assembled(
         visible=tuple(about["visible"]),
         places=tuple(about.get("places", ())),
         sensors=tuple(about.get("sensors", ())),
-        profile=None if profile is None else drift.Profile.from_arrays(profile, _arrays(group(tensors, "profile"))),
+        profile=None if profile is None else Profile.from_arrays(profile, _arrays(group(tensors, "profile"))),
         metadata=about["metadata"],
     )
     # The calibrations are of what was saved. With the defaults of settings that did not exist then, the digest of the

@@ -1,32 +1,35 @@
 """Is tonight's input still what the detector was made for?
 
-Everything is judged from histograms on fixed bins, one set for each location and training date. They merge by adding
-counts, so training scenes are visited once and never kept.
+Everything is judged from the histograms of `vae.drift_profile`, in four steps. (1) A location's last few nights, taken
+together, are compared with the training dates of its season: per band the population stability index,
+Kolmogorov-Smirnov and Wasserstein distances, how far all bands moved the same way, and how far the latent means and the
+median score moved. (2) The statistic is the median over the locations, each weighing as many tiles as it has: a flood
+in one place is no drift, a changed sensor is seen everywhere. (3) The same number is computed for every run of as many
+training dates against the other dates: how far those scatter by nature is the null, one for all statistics together.
+(4) A night alarms beyond `margin` times the null; only `patience` such nights in a row are drift.
 
-The design in four steps. (1) A location's last few nights, taken together, are compared with the training dates of its
-season: per band the population stability index, Kolmogorov-Smirnov and Wasserstein distances, how far all bands moved
-the same way, and how far the latent means and the median score moved. (2) The statistic is the median over the
-locations, each weighing as many tiles as it has: a flood in one place is no drift, a changed sensor is seen everywhere.
-(3) The same number is computed for every run of as many training dates against the other dates: how far those scatter
-by nature is the null, one for all statistics together. (4) A night alarms beyond `margin` times the null; only
-`patience` such nights in a row are drift.
+Dates, not tiles, are what is drawn: the null is as wide as dates differ, however many tiles each has. A test that took
+tiles for independent would, with enough of them, call every night different.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 import numpy as np
 
 from configs.schema import DriftSettings
+from vae.drift_profile import (
+    BAND_BINS,
+    LATENT_BINS,
+    LATENT_RANGE,
+    SCORE_DECADES,
+    Histograms,
+    Profile,
+)
 from vae.errors import DriftError
 
-BAND_BINS = 96  # over [-clip, clip], normalised units
-LATENT_BINS, LATENT_RANGE = 96, 6.0  # over ± this many prior standard deviations
-SCORE_BINS, SCORE_DECADES = 240, (-6.0, 6.0)  # over log10 of the score above the least it can be
 PSI_GROUPS = 10  # the index is computed over tenths of the baseline
 PSI_FLOOR = 1e-3  # share that an empty group is taken to hold, so that its logarithm stays finite
 REPORTED_ONLY = ("psi_", "ks_")  # told, never judged: heavy-tailed, and in simulated seasons without power of their own
@@ -63,7 +66,7 @@ def statistics(tonight: Histograms, baseline: Histograms) -> dict[str, float]:
     found["brightness_shift"] = abs(float(np.mean(shifts)))
     if len(baseline.latent):
         found["latent_shift"] = _latent_shift(tonight.latent, baseline.latent)
-    found["score_shift"] = abs(_median(tonight.scores) - _median(baseline.scores))
+    found["score_shift"] = abs(median(tonight.scores, *SCORE_DECADES) - median(baseline.scores, *SCORE_DECADES))
     return found
 
 
@@ -118,15 +121,46 @@ def window_statistics(
     Returns:
         None when nothing can be compared: no tile, or no location that training knows.
     """
-    found, weights = [], []
+    pairs = compared(window, profile, day, settings, without)
+    if not pairs:
+        return None
+    found = [statistics(tonight, baseline) for tonight, baseline in pairs.values()]
+    weights = [tonight.tiles for tonight, _ in pairs.values()]
+    return {name: weighted_median([one[name] for one in found], weights) for name in found[0]}
+
+
+def compared(
+    window: Mapping[str, Histograms],
+    profile: Profile,
+    day: date,
+    settings: DriftSettings,
+    without: Collection[date] = (),
+) -> dict[str, tuple[Histograms, Histograms]]:
+    """What is held against what: the nights and their baseline, by location; arguments as of `window_statistics`."""
+    found = {}
     for location, tonight in sorted(window.items()):
         baseline = baseline_for(profile, location, day, settings, without)
         if tonight.tiles and baseline is not None and baseline.tiles:
-            found.append(statistics(tonight, baseline))
-            weights.append(tonight.tiles)
-    if not found:
-        return None
-    return {name: _weighted_median([one[name] for one in found], weights) for name in found[0]}
+            found[location] = tonight, baseline
+    return found
+
+
+def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The smallest value that, with all smaller ones, holds half of the weight; with two halves, their mean."""
+    order = np.argsort(values, kind="stable")
+    ordered, reached = np.asarray(values)[order], np.cumsum(np.asarray(weights)[order])
+    half = reached[-1] / 2
+    middle = int(np.searchsorted(reached, half))
+    return float((ordered[middle] + ordered[middle + 1]) / 2 if reached[middle] == half else ordered[middle])
+
+
+def median(counts: np.ndarray, low: float, high: float) -> float:
+    """Median of a histogram over [low, high], linear within its bin."""
+    width = (high - low) / len(counts)
+    half = counts.sum() / 2
+    bin_number = int(np.searchsorted(np.cumsum(counts), half))
+    before = counts[:bin_number].sum()
+    return float(low + width * (bin_number + (half - before) / max(1, counts[bin_number])))
 
 
 def null_by_dates(profile: Profile, settings: DriftSettings) -> dict[str, float]:
@@ -162,21 +196,32 @@ def null_by_dates(profile: Profile, settings: DriftSettings) -> dict[str, float]
     return {name: float(value * together) for name, value in zip(judged[0], ordinary, strict=True)}
 
 
-def verdict(found: Mapping[str, float], null: Mapping[str, float], settings: DriftSettings) -> list[str]:
+def verdict(
+    found: Mapping[str, float],
+    null: Mapping[str, float],
+    settings: DriftSettings,
+    moved: Mapping[str, str] | None = None,
+) -> list[str]:
     """Why a night alarms, in words, the strongest first; empty when it does not.
 
     Args:
         found: From `window_statistics`.
         null: From `null_by_dates`.
         settings: Beyond `margin` times the null a statistic alarms.
+        moved: What moved, which way, how far and where, by statistic, see `vae.drift_effects`; it is said as well.
+
+    Raises:
+        DriftError: The statistics are not those of the null.
     """
     if found.keys() != null.keys():
         raise DriftError(
             "tonight's statistics and those of training have different names: both must be of one detector"
         )
     times = {name: value / null[name] for name, value in found.items()}
+    more = {name: f": {words}" for name, words in (moved or {}).items()}
     return [
-        f"{_in_words(name)} {found[name]:.2g} is {times[name]:.1f} × what training dates show ({null[name]:.2g})"
+        f"{in_words(name)} {found[name]:.2g} is {times[name]:.1f} × what training dates show ({null[name]:.2g})"
+        + more.get(name, "")
         for name in sorted(times, key=lambda name: -times[name])
         if times[name] > settings.margin and not name.startswith(REPORTED_ONLY)
     ]
@@ -229,26 +274,8 @@ def _latent_shift(now: np.ndarray, before: np.ndarray) -> float:
     return float(np.mean(np.abs(mean_now - mean_before) / np.maximum(np.sqrt(np.maximum(spread, 0)), width)))
 
 
-def _median(counts: np.ndarray) -> float:
-    """Median of the log10 scores, linear within its bin."""
-    low, high = SCORE_DECADES
-    width = (high - low) / SCORE_BINS
-    half = counts.sum() / 2
-    bin_number = int(np.searchsorted(np.cumsum(counts), half))
-    before = counts[:bin_number].sum()
-    return float(low + width * (bin_number + (half - before) / max(1, counts[bin_number])))
-
-
-def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
-    """The smallest value that, with all smaller ones, holds half of the weight; with two halves, their mean."""
-    order = np.argsort(values, kind="stable")
-    ordered, reached = np.asarray(values)[order], np.cumsum(np.asarray(weights)[order])
-    half = reached[-1] / 2
-    middle = int(np.searchsorted(reached, half))
-    return float((ordered[middle] + ordered[middle + 1]) / 2 if reached[middle] == half else ordered[middle])
-
-
-def _in_words(name: str) -> str:
+def in_words(name: str) -> str:
+    """The name of a statistic for people."""
     kind, _, rest = name.partition("_")
     kinds = {"psi": "PSI", "ks": "Kolmogorov-Smirnov", "wasserstein": "Wasserstein"}
     return f"{rest} {kinds[kind]}" if kind in kinds else name.replace("_", " ")

@@ -23,6 +23,11 @@ class PromotionSettings(Section):
     margin: float = Field(
         0.0, ge=0, lt=1, description="How much worse in average precision the interval may reach; 0: better for sure."
     )
+    in_drift: Literal["not worse", "better"] = Field(
+        "not worse",
+        description="What is asked of a challenger while a drift of the champion's nights lasts: its p-values and its "
+        "drift alarm then stand on scenes that no longer come.",
+    )
     most_false_alarms: float = Field(
         3.0, ge=1, description="A challenger that flags more than so many times the rate asked for is not better."
     )

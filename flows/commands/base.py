@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from configs import SettingsError, Workspace, load_settings
+from tasks import disk
 
 if TYPE_CHECKING:  # Prefect takes seconds to import, and must not be before PREFECT_HOME is set
     from flows.parameters import NightRequest, Watch
@@ -64,7 +65,10 @@ def run(
     except SettingsError as error:
         _fail(str(error), 2, as_json)
     try:
+        disk.check(Workspace(workspace))  # before Prefect and MLflow fail for it in words of their own
         _at_home(Workspace(workspace))
+    except disk.WorkspaceUnusable as error:
+        _fail(str(error), 1, as_json)
     except OSError as error:
         _fail(f"the workspace {workspace} cannot be made: {error.strerror}", 1, as_json)
     from flows import logs

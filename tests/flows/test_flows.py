@@ -17,17 +17,16 @@ import yaml
 from prefect import flow, task
 
 from configs import Settings, SettingsError
-from configs.schema import ComputeSettings, DriftSettings, SplitSettings
+from configs.schema import ComputeSettings, SplitSettings
 from flows.calibrate import CalibrateRequest, calibrate
 from flows.drift import drift
 from flows.latents import latents
-from flows.nightly import nightly, retrain_request
+from flows.nightly import nightly
 from flows.parameters import NightRequest, TrainRequest, Watch
 from flows.train import TrainSummary, train
 from flows.validate import validate
 from tasks import registry, steps, tracking
 from tasks.dataset import NothingToTrain
-from tasks.drift import Drift
 from tasks.nights import read_night
 from tasks.score import score_files
 from tasks.suspects import suspects
@@ -228,6 +227,9 @@ def test_a_lasting_gain_is_noticed_and_leads_to_a_retrain(fresh_watch: Watch) ->
         record.detector_version for record in done.nights
     )
     assert {"v1", "v2"} <= {record.detector_version for record in done.nights}
+    again = train(watch, TrainRequest(drift=f"v1/{noticed[0].drift_began}"), return_state=True)
+    assert again.is_completed()
+    assert "was trained for: v2" in str(again.message)
 
 
 def test_calibrating_again_changes_the_threshold_and_nothing_else(fresh_watch: Watch) -> None:
@@ -269,23 +271,6 @@ def test_every_scene_of_the_catalog_is_checked_on_request(fresh_watch: Watch) ->
     _, workspace = fresh_watch.open()
     record = json.loads(next(iter((workspace.quarantine / "meadow").glob("*.json"))).read_text())
     assert record["step"] == "validate"
-
-
-@pytest.mark.parametrize(("nights", "asked"), [(3, False), (4, True), (5, True)])
-def test_a_retrain_waits_for_enough_nights_and_calibrates_on_the_later_half(nights: int, asked: bool) -> None:
-    usable = DATES[:nights]
-    found = Drift(True, ("brighter",), DATES[0], {}, {}, usable)
-    settings = Settings(drift=DriftSettings(retrain=True, retrain_after=4))
-
-    request = retrain_request(found, usable[-1], settings)
-
-    assert (request is not None) == asked
-    if request:
-        assert request.calibrate_start == usable[nights // 2]
-        assert request.calibrate_end == usable[-1]
-        assert request.train_end < request.calibrate_start
-        assert "brighter" in request.reason
-    assert retrain_request(found, usable[-1], Settings(drift=DriftSettings(retrain=False))) is None
 
 
 def test_a_scene_that_changed_is_scored_anew_and_its_night_reported_again(fresh_watch: Watch, tmp_path: Path) -> None:

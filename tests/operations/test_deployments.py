@@ -1,17 +1,16 @@
-"""The deployments, on a real server with a real worker: what the nightly operation stands on."""
+"""The deployments, registered by hand on a real server. What a worker makes of them is seen in `test_up.py`."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,41 +18,22 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import yaml
-from mlflow import MlflowClient
 
-from configs import Workspace
-from imagery.simulate import Location, Plan, simulate
+from tests.servers import free_port
 
 pytestmark = pytest.mark.servers
 
 REPOSITORY = Path(__file__).parents[2]
-NAMES = {"nightly", "train", "tune", "calibrate", "drift", "latents"}
-DATES = tuple(date(2025, 5, 1) + timedelta(days=5 * number) for number in range(14))
-SETTINGS = {
-    "name": "meadow",
-    "source": {"root": "scenes", "bands": ["B02", "B03", "B04", "B08"]},
-    "masks": {"class_band": "SCL"},
-    "grid": {"tile_size": 16},
-    "split": {"train": {"end": DATES[9]}, "calibrate": {"start": DATES[10]}},
-    "model": {"depth": 2, "width": 8, "latent_channels": 4},
-    "train": {"epochs": 3},
-    "calibration": {"min_tiles": 20, "false_alarm_rate": 0.05},
-    "score": {"name": "novelty"},
-    "injections": {"enabled": False},
-    "compute": {"threads": 1},
-}
+NAMES = {"nightly", "train", "tune", "calibrate", "drift", "latents", "prune"}
 
 
 @dataclass(frozen=True)
 class Site:
-    """A server with a worker, and the watch that was deployed there."""
+    """A server, and the watch that was deployed there."""
 
     api: httpx.Client
-    folder: Path
     config: Path
     workspace: Path
-    environment: dict[str, str]
 
     def deployment(self, name: str) -> dict[str, Any]:
         return answer(self.api.get(f"/deployments/name/{name}/{name}"))
@@ -68,11 +48,8 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    meadow = Location("meadow", "river", 32634, west=463_200, north=5_218_600, size=64)
-    clear = tuple((meadow.name, day) for day in DATES)
-    simulate(folder / "scenes", Plan(3, (meadow,), DATES, DATES[9], DATES[13], clear_scenes=clear))
     config = folder / "meadow.yaml"
-    config.write_text(yaml.safe_dump(SETTINGS))
+    config.write_text("name: meadow\nsource: {location: meadow}\n")
     workspace = folder / "workspace"
 
     port = free_port()
@@ -89,11 +66,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         until(lambda: healthy(api), 90, "the server answers", server)
         pool = prefect(["work-pool", "create", "tilewatch", "--type", "process"], folder, environment)
         assert pool.returncode == 0, pool.stdout + pool.stderr
-        # The worker knows nothing of the watch, and neither of the two is started where the code lies.
-        with process(["worker", "start", "--pool", "tilewatch"], folder, environment):
-            deployed = deploy(folder, environment | watch)
-            assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-            yield Site(api, folder, config, workspace, environment)
+        deployed = deploy(folder, environment | watch)  # not where the code lies
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        yield Site(api, config, workspace)
 
 
 def test_every_deployment_is_registered_with_the_watch(site: Site):
@@ -103,17 +78,7 @@ def test_every_deployment_is_registered_with_the_watch(site: Site):
     for deployment in found.values():
         assert deployment["parameters"]["watch"] == {"config": str(site.config), "workspace": str(site.workspace)}
         assert deployment["work_pool_name"] == "tilewatch"
-        assert bool(deployment["schedules"]) == (deployment["name"] == "nightly")
-
-
-def test_a_watch_without_an_absolute_workspace_is_not_deployed(site: Site):
-    relative = {"TILEWATCH_CONFIG": str(site.config), "TILEWATCH_WORKSPACE": site.workspace.name}
-
-    refused = deploy(site.folder, site.environment | relative)
-
-    assert refused.returncode != 0
-    assert "set TILEWATCH_WORKSPACE to an absolute path" in refused.stdout + refused.stderr
-    assert site.deployment("train")["parameters"]["watch"]["workspace"] == str(site.workspace)
+        assert bool(deployment["schedules"]) == (deployment["name"] in ("nightly", "prune"))
 
 
 def test_nights_are_scheduled_at_five_in_the_morning(site: Site):
@@ -139,6 +104,7 @@ def test_the_form_of_a_training_explains_its_fields(site: Site):
     assert {"reason", "train_start", "train_end", "epochs", "false_alarm_rate", "seed"} <= set(fields)
     assert all(field.get("description") for field in fields.values())
     assert fields["reason"]["maxLength"] == 500
+    assert fields["promotion"]["enum"] == ["as configured", "better", "asked", "always"]  # a list to choose from
     assert {"type": "integer", "minimum": 1, "maximum": 10_000} in fields["epochs"]["anyOf"]
     assert {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1} in fields["false_alarm_rate"]["anyOf"]
 
@@ -149,6 +115,7 @@ def test_the_form_of_a_training_explains_its_fields(site: Site):
         ({"epochs": 0}, "'request.epochs'. Failure reason: 0 is less than the minimum of 1"),
         ({"false_alarm_rate": 1.5}, "'request.false_alarm_rate'"),
         ({"epoch": 2}, "'epoch' was unexpected"),
+        ({"promotion": "never"}, "'request.promotion'"),
     ],
 )
 def test_a_request_that_cannot_work_is_refused_in_words(site: Site, request_: dict[str, Any], words: str):
@@ -156,23 +123,6 @@ def test_a_request_that_cannot_work_is_refused_in_words(site: Site, request_: di
 
     assert refusal.status_code in (409, 422)
     assert words in refusal.text
-
-
-def test_a_training_started_with_other_parameters_gives_the_champion(site: Site):
-    run = answer(site.start("train", reason="asked for in the form", epochs=2))
-
-    def ended() -> dict[str, Any] | None:
-        state = answer(site.api.get(f"/flow_runs/{run['id']}"))["state"]
-        return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
-
-    state = until(ended, 150, "the training ends")
-
-    assert state["type"] == "COMPLETED", state["message"]
-    registry = MlflowClient(Workspace(site.workspace).mlflow_uri)
-    champion = registry.get_model_version_by_alias("meadow", "champion")
-    assert champion.tags["reason"] == "asked for in the form"
-    assert registry.get_run(champion.run_id).data.params["train.epochs"] == "2"
-    assert len(registry.get_metric_history(champion.run_id, "elbo_train")) == 2
 
 
 def answer(response: httpx.Response) -> Any:
@@ -195,12 +145,6 @@ def until(check: Any, seconds: float, what: str, server: psutil.Popen | None = N
         assert time.monotonic() < end, f"waited {seconds} s until {what}"
         time.sleep(0.3)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def deploy(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -339,6 +339,35 @@ def test_a_scene_that_was_repaired_leaves_quarantine(tmp_path: Path, workspace: 
     assert len(Catalog(workspace).scenes()) == 6
 
 
+@pytest.mark.parametrize("step", ["release", "write", "remove", "add"])
+def test_a_scene_is_never_in_the_catalog_and_set_aside_at_once_whenever_it_is_killed(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """It would count as known for ever, and be refused every night."""
+    settings = watch_settings(archive(tmp_path / "scenes", ("here",), DATES[:2]))
+    path = tmp_path / "scenes/here/2020-06-06.tif"
+    becomes_bad = step in ("remove", "add")
+    if not becomes_bad:
+        spoil_text(path)
+    run(settings, workspace)
+    spoil_text(path) if becomes_bad else write_raster(path, ground(40, 40, seed=1))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Quarantine if step in ("release", "add") else Catalog, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, workspace)
+    known = {record.scene_id for record in Catalog(workspace).scenes()}
+    assert not known & {record.scene_id for record in Quarantine(workspace).records()}
+
+    run(settings, workspace)
+
+    assert len(Catalog(workspace).scenes()) == (1 if becomes_bad else 2)
+    assert len(Quarantine(workspace).records()) == (1 if becomes_bad else 0)
+
+
 def test_a_setting_that_makes_a_scene_fit_frees_it(tmp_path: Path, workspace: Workspace) -> None:
     root = archive(tmp_path / "scenes")
     write_raster(root / "here/2020-06-06.tif", ground(40, 40), west=WEST + 44)  # 4.4 pixels

@@ -9,8 +9,9 @@ import torch
 
 from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
 from tests.vae.conftest import SMALL, MadePast, make_detector, make_normalisation, make_past, make_tiles, normal_batches
-from vae import drift
 from vae.detector import IN_SCENE_RATE, Detector, NormalTiles
+from vae.drift import statistics
+from vae.drift_profile import LATENT_BINS, Profile
 from vae.errors import CalibrationError, DetectorError, ScoreError, ShapeError
 from vae.scores import SCORES
 from vae.scores.asked import check_scores
@@ -248,9 +249,9 @@ def test_a_detector_without_any_network_scores_judges_and_profiles():
     assert set(judged.basis) == {"calibrated"}
     found = detector.histograms(tiles.values, tiles.valid, scored)
     assert found.tiles == 70
-    assert found.latent.shape == (0, drift.LATENT_BINS)
-    assert max(drift.statistics(found, found).values()) == 0
-    assert "latent_shift" not in drift.statistics(found, found)
+    assert found.latent.shape == (0, LATENT_BINS)
+    assert max(statistics(found, found).values()) == 0
+    assert "latent_shift" not in statistics(found, found)
     assert np.isnan(detector.sigma).all()
     for give in (detector.expected, detector.encode):
         with pytest.raises(ScoreError, match=r"model\.members"):
@@ -356,7 +357,7 @@ def test_a_calibration_of_another_score_or_detector_is_refused(ready):
 
 
 def test_what_does_not_decide_a_score_changes_no_identity(ready):
-    described = replace(ready, metadata={"reason": "new words"}, profile=drift.Profile())
+    described = replace(ready, metadata={"reason": "new words"}, profile=Profile())
     assert described.identity == ready.identity
 
 

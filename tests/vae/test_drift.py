@@ -11,7 +11,8 @@ from scipy.stats import ks_2samp, wasserstein_distance
 
 from configs.schema import DriftSettings
 from vae import drift
-from vae.drift import BAND_BINS, Histograms, Profile, histograms, lasting, statistics
+from vae.drift import lasting, statistics
+from vae.drift_profile import BAND_BINS, LATENT_BINS, Histograms, Profile, histograms
 from vae.errors import DriftError
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -158,7 +159,7 @@ def test_drift_of_a_detector_without_a_network_is_judged_without_latents():
     assert null.keys() == {"psi_B02", "ks_B02", "wasserstein_B02", "brightness_shift", "score_shift"}
     assert np.isfinite(list(null.values())).all()
     again = Profile.from_arrays(*profile.to_arrays())
-    assert again.entries["here", date(2023, 1, 1)].latent.shape == (0, drift.LATENT_BINS)
+    assert again.entries["here", date(2023, 1, 1)].latent.shape == (0, LATENT_BINS)
     assert drift.null_by_dates(again, SETTINGS) == null
 
 

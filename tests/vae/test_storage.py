@@ -14,9 +14,9 @@ import torch
 from configs.schema import ModelSettings
 from tests.vae.conftest import bytes_of, make_detector, make_past, make_tiles
 from tests.vae.test_detector import NO_NETWORK, calibrated
-from vae import drift
 from vae.detector import SCORING, Detector
 from vae.digests import canonical_json, sha256
+from vae.drift_profile import Profile
 from vae.errors import DetectorError
 from vae.scoring import identity_of
 from vae.storage import FORMAT, read_bundle, write_bundle
@@ -29,7 +29,7 @@ def complete(**arguments) -> Detector:
     detector = calibrated(**arguments)
     tiles = make_tiles(20, seed=3)
     histograms = detector.histograms(tiles.values, tiles.valid, detector.score(tiles.values, tiles.valid))
-    profile = drift.Profile().add("here", date(2024, 5, 1), histograms)
+    profile = Profile().add("here", date(2024, 5, 1), histograms)
     return replace(detector, profile=profile, metadata={"training_dates": ["2024-04-01"], "versions": {"torch": "2"}})
 
 

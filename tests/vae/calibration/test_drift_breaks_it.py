@@ -10,7 +10,8 @@ from scipy.stats import binom
 
 from configs.schema import DriftSettings
 from tests.vae.calibration.simulated import calibrate, nights
-from vae.drift import Profile, histograms, null_by_dates, verdict, window_statistics
+from vae.drift import null_by_dates, verdict, window_statistics
+from vae.drift_profile import Profile, histograms
 
 RATE, REPETITIONS = 0.1, 200
 DRIFT = 1.2  # of the level of the log scores

@@ -1,0 +1,1 @@
+"""The servers and the worker of `tilewatch up`."""
