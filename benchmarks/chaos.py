@@ -18,25 +18,22 @@ import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when it is run as a script
 
+from benchmarks.chaos_servers import Servers, started, until
 from benchmarks.machine import machine, versions
 from benchmarks.sameness import differences, kept, tracked
 from configs import quiet
@@ -60,19 +57,6 @@ SETTINGS = {
     "injections": {"enabled": False},
     "compute": {"threads": 1},
 }
-PREFECT_FILE = {
-    "name": "chaos",
-    "deployments": [
-        {
-            "name": "nightly",
-            "entrypoint": "flows.nightly.nightly",
-            "parameters": {"watch": {}, "request": {}},
-            "work_pool": {"name": "chaos"},
-        }
-    ],
-}
-ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-PATIENCE = 300.0  # seconds for any one thing to happen
 
 
 @dataclass(frozen=True)
@@ -83,6 +67,7 @@ class Trial:
         number: From 1.
         killed: Who.
         at: Seconds after the run had begun, as drawn.
+        hit: Whether the run was still at work then; runs that were faster than the undisturbed one count for nothing.
         doing: What was there of the nights at that moment.
         state: Of the run that was killed, as Prefect knows it when the next one begins.
         seconds: From its start to the end of the second run.
@@ -92,108 +77,11 @@ class Trial:
     number: int
     killed: str
     at: float
+    hit: bool
     doing: str
     state: str
     seconds: float
     different: tuple[str, ...]
-
-
-class Servers:
-    """MLflow, Prefect and a worker on this machine, each a process that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._running = folder, {}  # type: ignore[var-annotated]
-        self._ports = {name: _free_port() for name in ("mlflow", "prefect")}
-        self.mlflow = f"http://127.0.0.1:{self._ports['mlflow']}"
-        self._environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{self._ports['prefect']}/api",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_LOGGING_LEVEL": "WARNING",
-        }
-        self.api = httpx.Client(base_url=self._environment["PREFECT_API_URL"], timeout=60)
-
-    def start(self, name: str) -> None:
-        """Start one, and wait until it answers."""
-        port = str(self._ports.get(name))
-        command = {
-            "mlflow": [
-                *("mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", port),
-                *("--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"),
-                *("--artifacts-destination", str(self._folder / "artifacts")),
-            ],
-            "prefect": ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port],
-            "worker": ["prefect", "worker", "start", "--pool", "chaos", "--type", "process"],
-        }[name]
-        with (self._folder / f"{name}.log").open("a") as log:
-            self._running[name] = psutil.Popen(
-                [sys.executable, "-m", *command],
-                cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )  # fmt: skip
-        if name != "worker":
-            path = f"{self.mlflow}/health" if name == "mlflow" else f"{self._environment['PREFECT_API_URL']}/health"
-            _until(lambda: _answers(path), f"{name} answers")
-
-    def kill(self, name: str) -> None:
-        """Kill -9 one, with all the processes that it has started."""
-        process = self._running.pop(name, None)
-        if process is None:
-            return
-        family = [process]
-        with suppress(psutil.NoSuchProcess):
-            family += process.children(recursive=True)
-        for one in family:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-        psutil.wait_procs(family, timeout=10)
-
-    def kill_all(self) -> None:
-        """Leave no process behind."""
-        for name in ("worker", "prefect", "mlflow"):
-            self.kill(name)
-        self.api.close()
-
-    def deploy(self) -> None:
-        """Make the pool and register the nightly deployment."""
-        (self._folder / "prefect.yaml").write_text(yaml.safe_dump(PREFECT_FILE))
-        for command in (["work-pool", "create", "chaos", "--type", "process"], ["--no-prompt", "deploy", "--all"]):
-            subprocess.run(
-                [sys.executable, "-m", "prefect", *command],
-                cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, check=True,
-            )  # fmt: skip
-
-    def begin(self, watch: Mapping[str, Any]) -> str:
-        """Start a nightly run; returns its id."""
-        deployment = self.api.get("/deployments/name/nightly/nightly").raise_for_status().json()["id"]
-        parameters = {"parameters": {"watch": watch, "request": {}}}
-        made = self.api.post(f"/deployments/{deployment}/create_flow_run", json=parameters)
-        return str(made.raise_for_status().json()["id"])
-
-    def state(self, run: str) -> str:
-        """Of a run, such as COMPLETED."""
-        return str(self.api.get(f"/flow_runs/{run}").raise_for_status().json()["state"]["type"])
-
-    def wait(self, run: str) -> None:
-        """Until a run ends well.
-
-        Raises:
-            RuntimeError: It ended in another way.
-        """
-        state = _until(lambda: (found := self.state(run)) in ENDED and found, "the run ends")
-        if state != "COMPLETED":
-            told = self.api.get(f"/flow_runs/{run}").json()["state"]["message"]
-            raise RuntimeError(f"a run that nobody killed is {state}: {told}")
-
-    def train(self, config: Path, workspace: Path) -> None:
-        """Make the champion."""
-        command = ["tilewatch", "train", "-c", str(config), "-w", str(workspace)]
-        subprocess.run(
-            [str(Path(sys.executable).parent / command[0]), *command[1:], "--set", f"tracking.uri={self.mlflow}"],
-            env=self._environment, stdin=subprocess.DEVNULL, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
 
 
 class Chaos:
@@ -220,51 +108,57 @@ class Chaos:
         """A run that nobody disturbs: how long its flow took, what it left in the workspace and in MLflow."""
         watch, workspace = self.watch(name)
         run = self.servers.begin(watch)
-        _until(lambda: _holder(workspace), "the run begins", 0.02)
+        until(lambda: _holder(workspace), "the run begins", 0.02)
         begun = time.monotonic()
-        _until(lambda: not _holder(workspace), "the run ends", 0.005)
+        until(lambda: not _holder(workspace), "the run ends", 0.005)
         taken = time.monotonic() - begun
-        self.servers.wait(run)
+        wrong = self.servers.wait(run)
+        if wrong:
+            raise RuntimeError(wrong[0])
         return taken, kept(workspace), tracked(self.servers.mlflow, name)
 
     def trial(self, number: int, victim: str, at: float, expected: tuple[dict[str, str], dict[str, Any]]) -> Trial:
         """A run that is killed at a moment, another one after it, and the comparison."""
         name, servers = f"trial-{number}", self.servers
         watch, workspace = self.watch(name)
-        started = time.monotonic()
-        run = servers.begin(watch)
-        _until(lambda: _holder(workspace), "the run begins", 0.02)
+        began = time.monotonic()
+        run, wrong = servers.begin(watch), []
+        until(lambda: _holder(workspace), "the run begins", 0.02)
         time.sleep(at)
-        doing = _doing(workspace)
-        if victim == "engine":
-            with suppress(ProcessLookupError):
-                os.kill(_holder(workspace) or _gone(), signal.SIGKILL)
-        else:
+        doing, at_work = _doing(workspace), _holder(workspace)
+        if victim != "engine":
             servers.kill(victim)
+        elif at_work:
+            with suppress(ProcessLookupError):
+                os.kill(at_work, signal.SIGKILL)
         if victim == "mlflow":
-            servers.wait(run)  # a night goes on without it
+            wrong += servers.wait(run)  # a night goes on without it
         if victim != "engine":
             servers.start(victim)
         state = servers.state(run)
-        servers.wait(servers.begin(watch))
+        wrong += servers.wait(servers.begin(watch))
         files, runs = kept(workspace), tracked(servers.mlflow, name)
-        different = (*differences(expected[0], files), *differences(expected[1], runs))
+        different = (*wrong, *differences(expected[0], files), *differences(expected[1], runs))
         if not different:
             shutil.rmtree(workspace)
-        return Trial(number, victim, round(at, 3), doing, state, round(time.monotonic() - started, 1), different)
+        taken = round(time.monotonic() - began, 1)
+        return Trial(number, victim, round(at, 3), bool(at_work), doing, state, taken, different)
 
 
 def measure(folder: Path, kills: int, seed: int) -> Iterator[dict[str, Any]]:
     """What the trials come to so far, after each of them."""
-    with _servers(folder) as servers:
+    with started(folder) as servers:
         chaos = Chaos(folder, servers)
         taken, *calm = chaos.calm("calm")
         again = chaos.calm("calm-again")
         undisturbed = [*differences(calm[0], again[1]), *differences(calm[1], again[2])]
         taken, draw, trials = (taken + again[0]) / 2, random.Random(seed), list[Trial]()
-        for number in range(kills):
-            at = (number // len(VICTIMS) + draw.random()) / -(-kills // len(VICTIMS)) * taken  # evenly, for each victim
-            trials.append(chaos.trial(number + 1, VICTIMS[number % len(VICTIMS)], at, (calm[0], calm[1])))
+        left = _moments(kills, draw)
+        while left:
+            victim, share = left.pop(0)
+            trials.append(chaos.trial(len(trials) + 1, victim, share * taken, (calm[0], calm[1])))
+            if not trials[-1].hit:
+                left.append((victim, 0.9 * share))
             yield {
                 "benchmark": "chaos",
                 "machine": machine(),
@@ -275,25 +169,21 @@ def measure(folder: Path, kills: int, seed: int) -> Iterator[dict[str, Any]]:
                 "files_compared": len(calm[0]),
                 "mlflow_entries_compared": len(calm[1]),
                 "two_undisturbed_runs_differ_in": undisturbed,
-                "kills": len(trials),
-                "same": sum(not trial.different for trial in trials),
-                "by_victim": dict(Counter(trial.killed for trial in trials)),
-                "by_moment": dict(Counter(trial.doing for trial in trials)),
+                "kills": sum(trial.hit for trial in trials),
+                "came_too_late": sum(not trial.hit for trial in trials),
+                "same": sum(trial.hit and not trial.different for trial in trials),
+                "by_victim": dict(Counter(trial.killed for trial in trials if trial.hit)),
+                "by_moment": dict(Counter(trial.doing for trial in trials if trial.hit)),
                 "trials": [asdict(trial) for trial in trials],
             }
 
 
-@contextmanager
-def _servers(folder: Path) -> Iterator[Servers]:
-    servers = Servers(folder)
-    try:
-        for name in ("mlflow", "prefect"):
-            servers.start(name)
-        servers.deploy()
-        servers.start("worker")
-        yield servers
-    finally:
-        servers.kill_all()
+def _moments(kills: int, draw: random.Random) -> list[tuple[str, float]]:
+    """Whom to kill, in turn, and when, as a share of the run: one moment in each equal part of it, for each victim."""
+    turns = -(-kills // len(VICTIMS))
+    parts = {victim: draw.sample(range(turns), turns) for victim in VICTIMS}
+    every = [(victim, (parts[victim][turn] + draw.random()) / turns) for turn in range(turns) for victim in VICTIMS]
+    return every[:kills]
 
 
 def _holder(workspace: Path) -> int | None:
@@ -301,10 +191,6 @@ def _holder(workspace: Path) -> int | None:
     with suppress(FileNotFoundError, ValueError):
         return int(json.loads((workspace / "locks" / "nightly.lock").read_text())["pid"])
     return None
-
-
-def _gone() -> int:
-    raise ProcessLookupError
 
 
 def _doing(workspace: Path) -> str:
@@ -320,31 +206,8 @@ def _doing(workspace: Path) -> str:
     return f"night {finished + 1} is scored" if finished or scored else "before the first score"
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).is_success
-    except httpx.TransportError:
-        return False
-
-
-def _until(check: Callable[[], Any], what: str, every: float = 0.2) -> Any:
-    """The first true answer of `check`."""
-    end = time.monotonic() + PATIENCE
-    while not (found := check()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {PATIENCE:g} s until {what}")
-        time.sleep(every)
-    return found
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def _row(trial: Mapping[str, Any]) -> str:
-    outcome = "; ".join(trial["different"]) or "same"
+    outcome = "; ".join(trial["different"]) or ("same" if trial["hit"] else "came too late")
     return (
         f"{trial['number']:3}  {trial['killed']:<7} {trial['at']:6.2f} s  {trial['doing']:<22} {trial['state']:<10} "
         f"{trial['seconds']:6.1f} s  {outcome}"

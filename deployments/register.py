@@ -1,6 +1,7 @@
-"""Register the deployments and automations with the Prefect server of the environment: `python -m deployments.register`.
+"""Register the deployments and automations with the Prefect server of the environment.
 
-The work pool is made when it is missing, as a pool of processes; one that is there, of another kind, stays as it is.
+`python -m deployments.register` is what the compose file runs at each start. The work pool is made when it is missing,
+as a pool of processes; one that is there, of another kind, stays as it is.
 """
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ def _watch_nights(watch: Watch, nights: Sequence[date]) -> tuple[list[NightRecor
         done: NightlySummary = nightly(watch, NightRequest(night=night))
         records += done.nights
         for training in done.trainings:
-            trainings[night] = training
+            if training.promoted:
+                trainings[night] = training
     return records, trainings
 
 

@@ -22,7 +22,7 @@ from imagery.grid import Grid
 from imagery.outputs import empty_scores, write_flags
 from tasks import pending, registry, steps
 from tasks.disk import told
-from tasks.drift import judge_night
+from tasks.drift import MOST_NIGHTS, judge_night
 from tasks.drift_figures import write_drift_history
 from tasks.evidence import read_scores
 from tasks.exclusive import exclusive
@@ -138,7 +138,8 @@ def _report_night(night: Night, folder: Path, version: str, settings: Settings, 
     night = refresh(night, workspace)
     known = [scene for scene in night.scenes if scene in known]
     past = read_nights(workspace, version, before=night.night)
-    drift = judge_night(night.night, usable_scenes(settings, workspace), detector, version, past, settings, workspace)
+    recent = usable_scenes(settings, workspace, since=past[-MOST_NIGHTS:][0].night if past else night.night)
+    drift = judge_night(night.night, recent, detector, version, past, settings, workspace)
     scored = read_scores(known, usual, version, workspace)
     tables = [one.scores for one in scored]
     together = pd.concat(tables, ignore_index=True) if tables else empty_scores()

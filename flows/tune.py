@@ -84,6 +84,7 @@ def tune(watch: Watch, request: TuneRequest | None = None) -> TuneSummary:
 
 def _tune(settings: Settings, studies: ModuleType, bench: Settings, workspace: Workspace) -> TuneSummary:
     """The search itself, by the only one in the workspace who is at it: what is being tried is nobody else's."""
+    tracking.end_killed(settings, workspace, "tune")
     ingest_new(settings, workspace, last_date(settings))
     check_scenes(settings, workspace)
     compare_with_past(bench, workspace)

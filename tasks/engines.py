@@ -156,10 +156,10 @@ class Batch:
             return done
         except KilledWorker as error:
             if len(self.calls) == 1:
-                return [RuntimeError(f"each of several workers died of it: {error}")]
+                return [RuntimeError(f"its workers died of it: {error}")]
             return [result for one in self.calls for result in Batch(self.client, [one], self.settings).done()]
         except CancelledError as error:
-            raise ClusterError(f"the Dask scheduler at {self.client.scheduler.addr} went away: {error}") from None
+            raise ClusterError(f"the Dask scheduler went away: {error}") from None
         finally:
             future.cancel()  # when this process is stopped; nothing happens to one that is done
 

@@ -104,7 +104,9 @@ def plan(settings: Settings, workspace: Workspace, today: date) -> list[Removal]
         page = workspace.reports / night.isoformat() / "report.html"
         if old(night, keep.reports) and page.is_file() and not _linked(page, workspace):
             what = page.relative_to(workspace.root).as_posix()
-            found.append(Removal("page", night, what, (page,), page.stat().st_size))
+            chart = page.with_name("drift.png")
+            files = (page, chart) if chart.is_file() and not _linked(chart, workspace) else (page,)
+            found.append(Removal("page", night, what, files, sum(path.stat().st_size for path in files)))
     if keep.runs is not None:
         old_nights = {night for night in finished if old(night, keep.runs)}
         found += _runs(settings, workspace, old_nights)

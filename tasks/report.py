@@ -13,6 +13,7 @@ from configs import Settings, Workspace
 from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
 from imagery.errors import ImageryError
+from imagery.outputs import empty_scores
 from tasks import pages, views
 from tasks.drift import Drift
 from tasks.evidence import Scored, flag_pictures, scene_map
@@ -119,9 +120,7 @@ def check_views(checks: Sequence[Check]) -> list[views.CheckView]:
 def _ranked(flags: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
     """All flags of the night, the least likely first."""
     if not flags:
-        return gpd.GeoDataFrame({"tile_id": [], "scene_id": []}, geometry=[], crs="EPSG:4326").astype(
-            {"tile_id": "str", "scene_id": "str"}
-        )
+        return empty_scores()
     together = pd.concat(flags, ignore_index=True)
     return together.sort_values(["p_value", "score"], ascending=[True, False], kind="stable", ignore_index=True)
 

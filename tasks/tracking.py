@@ -40,9 +40,9 @@ def connect(settings: Settings, workspace: Workspace) -> str:
         return _experiment(settings, workspace)
     except AWAY as error:
         reason = str(error).strip().partition("\n")[0]
-        raise TrackingUnreachable(
-            f"MLflow at {uri} does not answer: start it, or set tracking.uri ({reason})"
-        ) from error
+        server = f"MLflow at {uri} does not answer: start it, or set tracking.uri"
+        words = server if settings.tracking.uri else f"MLflow's database {uri} cannot be used"
+        raise TrackingUnreachable(f"{words} ({reason})") from error
 
 
 def _experiment(settings: Settings, workspace: Workspace) -> str:

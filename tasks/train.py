@@ -263,10 +263,10 @@ def _diagnosing(
     return Diagnosing(seen, labels, normalisation, settings, tell)
 
 
-def usable_scenes(settings: Settings, workspace: Workspace) -> list[SceneRecord]:
-    """The scenes of the catalog that were read with these settings."""
+def usable_scenes(settings: Settings, workspace: Workspace, since: date | None = None) -> list[SceneRecord]:
+    """The scenes of the catalog, all or those since a date, that were read with these settings."""
     key = reading_key(settings)
-    scenes = Catalog(workspace).scenes()
+    scenes = Catalog(workspace).scenes(since=since)
     stale = [record.scene_id for record in scenes if record.key != key]
     if stale:
         log.warning("%d scenes were ingested with other settings and are left out, e.g. %s", len(stale), stale[0])

@@ -54,7 +54,7 @@ def train(
     reason: Annotated[str, typer.Option(help="Why; kept with the model.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Ingest, validate, train, calibrate, and make the result the champion."""
+    """Ingest, validate, train, calibrate, and make the result the champion when it is better."""
 
     def work(watch: Watch) -> Any:
         from flows.parameters import TrainRequest

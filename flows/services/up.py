@@ -11,7 +11,7 @@ from functools import partial
 from threading import Event
 
 from flows.services.processes import Service, end, left_over
-from flows.services.registration import Registry, deploy
+from flows.services.registration import RegistrationFailed, Registry, deploy
 from flows.services.site import WORKER, Site
 from flows.services.web import answers
 from tasks.exclusive import exclusive
@@ -91,7 +91,11 @@ def _start(site: Site, servers: list[Service], worker: Service, stop: Event) -> 
     worker.start()
     if not _wait(lambda: registry.worker_online(WORKER, since), worker, stop):
         return False
-    deploy(environment, site.folder)
+    try:
+        deploy(environment, site.folder)
+    except RegistrationFailed:
+        if not stop.is_set():  # Ctrl-C in the terminal ends it as well
+            raise
     return not stop.is_set()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ from rasterio.shutil import copy as copy_raster
 from configs.workspace import whole_file
 from imagery.grid import Grid
 
+LEAST_FREE = 1 << 20  # bytes; with less left, a raster may not have been written to its end
 OPTIONS = {
     "compress": "ZSTD",
     "predictor": "YES",
@@ -22,6 +26,31 @@ OPTIONS = {
     "overview_resampling": "AVERAGE",
     "bigtiff": "IF_SAFER",
 }
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """See that a disk that was too small for a raster is told, whatever GDAL made of it.
+
+    It says so in many ways, and sometimes not at all, when the last bytes are those that do not fit: the raster is then
+    cut short, and is found to be so when it is read. While its files are there, the disk has no room left.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _full(folder):
+            raise _no_space(folder) from error
+        raise
+    if _full(folder):
+        raise _no_space(folder)
+
+
+def _full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < LEAST_FREE
+
+
+def _no_space(folder: Path) -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 @contextmanager
@@ -36,6 +65,9 @@ def write_cog(
         bands: What each band holds.
         tags: Metadata items.
         options: Further creation options of GDAL's COG driver.
+
+    Raises:
+        OSError: The disk is full (`ENOSPC`).
     """
     with whole_file(path) as temporary:
         plain = temporary.with_name(temporary.stem + ".plain.tif")
@@ -51,10 +83,11 @@ def write_cog(
             "bigtiff": "IF_SAFER",
         }
         try:
-            with rasterio.open(plain, "w", **profile) as dataset:
-                dataset.descriptions = bands
-                dataset.update_tags(**tags)
-                yield dataset
-            copy_raster(plain, temporary, driver="COG", **OPTIONS, **options)
+            with _room(path.parent):
+                with rasterio.open(plain, "w", **profile) as dataset:
+                    dataset.descriptions = bands
+                    dataset.update_tags(**tags)
+                    yield dataset
+                copy_raster(plain, temporary, driver="COG", **OPTIONS, **options)
         finally:
             plain.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -91,6 +93,24 @@ def test_a_file_is_not_there_until_it_is_whole(tmp_path: Path) -> None:
         assert temporary.parent == path.parent
 
     assert [file.name for file in path.parent.iterdir()] == ["scores.parquet"]
+
+
+@pytest.mark.parametrize("write", [write_text, write_first])
+def test_content_is_brought_to_the_disk_before_its_name_and_its_name_before_anything_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, str], object]
+) -> None:
+    """Or a power cut could leave a record of what is not there."""
+    path, synced, fsync = tmp_path / "new" / "one.json", [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((name.name if name.is_dir() else "content", path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", noted)
+    write(path, "{}")
+
+    assert synced == [(tmp_path.name, False), ("content", False), ("new", True)]
 
 
 def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:

@@ -223,6 +223,7 @@ def test_a_lasting_gain_is_noticed_and_leads_to_a_retrain(fresh_watch: Watch) ->
     assert noticed[0].night <= GAIN_FROM + timedelta(days=24)
     assert done.trainings
     assert done.trainings[0].detector_version == "v2"
+    assert done.trainings[0].promoted, done.trainings[0].verdict
     assert [record.detector_version for record in done.nights] == sorted(
         record.detector_version for record in done.nights
     )

@@ -1,4 +1,4 @@
-"""After a training: who is the champion, what is kept of the comparison, and that no night is scored by two detectors."""
+"""After a training: who is the champion, and what is kept of the comparison. No night is scored by two detectors."""
 
 from __future__ import annotations
 
@@ -156,21 +156,22 @@ def test_a_second_training_with_the_same_settings_is_refused_and_the_nights_go_o
     # Promoted in the Prefect UI while a run is under way: that run ends with the detector that it began with.
     settings, workspace = fresh_watch.open()
     started = workspace.scores / "v1" / "meadow" / f"{DATES[29]}.parquet"
-    moved: list[str] = []
+    last = workspace.reports / str(DATES[31]) / "night.json"
+    moved: list[tuple[str, bool]] = []
 
     def click() -> None:
         end = time.monotonic() + 120
         while not started.exists() and time.monotonic() < end:
             time.sleep(0.01)
         move = registry.promote(settings, workspace, "challenger", "clicked")
-        moved.append(move.of if move else "")
+        moved.append((move.of if move else "", last.exists()))
 
     clicking = threading.Thread(target=click)
     clicking.start()
     done = nightly(fresh_watch, NightRequest(since=DATES[29], until=DATES[31]))
     clicking.join()
 
-    assert moved == ["v2"]
+    assert moved == [("v2", False)]
     assert [record.detector_version for record in done.nights] == ["v1", "v1", "v1"]
     assert not (workspace.scores / "v2").exists()
     (record,) = nightly(fresh_watch, NightRequest(night=DATES[32])).nights

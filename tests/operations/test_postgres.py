@@ -168,8 +168,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             process([sys.executable, "-m", *serve], folder / "mlflow.log", environment, folder),
         ):
             found = Servers(f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{tracking}", folder, address)
-            until(lambda: healthy(f"{found.prefect}/api/health"), 120, "Prefect answers")
-            until(lambda: healthy(f"{found.mlflow}/health"), 120, "MLflow answers")
+            until(lambda: healthy(f"{found.prefect}/api/health"), 300, "Prefect answers")
+            until(lambda: healthy(f"{found.mlflow}/health"), 300, "MLflow answers")
             yield found
 
 
@@ -227,9 +227,9 @@ def test_four_processes_that_write_at_once_lose_nothing_and_wait_for_no_lock(ser
                 writers.append(
                     psutil.Popen(command, env=own, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
                 )
-        until(lambda: len(list(tmp_path.glob("ready-*"))) == WRITERS, 120, "all writers are ready")
+        until(lambda: len(list(tmp_path.glob("ready-*"))) == WRITERS, 300, "all writers are ready")
         (tmp_path / "go").touch()
-        assert [writer.wait(180) for writer in writers] == [0] * WRITERS, servers.logs
+        assert [writer.wait(300) for writer in writers] == [0] * WRITERS, servers.logs
     finally:
         for writer in writers:
             if writer.is_running():

@@ -98,7 +98,9 @@ def test_nights_without_a_verdict_say_why_and_neither_end_nor_begin_a_drift(nigh
 
 
 def test_places_that_training_never_saw_are_named(nights: Nights) -> None:
-    assert nights.judge(places=("harbour", "airport")).reasons == ("training knows none of airport, harbour",)
+    found = nights.judge(places=("harbour", "airport"))
+    assert found.reasons == ("training knows none of airport, harbour",)
+    assert found.limits
 
 
 def test_a_detector_that_knows_nothing_of_its_training_gives_no_verdict(nights: Nights) -> None:
