@@ -37,6 +37,7 @@ LOOPBACK = "127.0.0.1"
 QUIET = {
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.logging": {"distributed": "error", "bokeh": "error", "tornado": "error"},
+    "distributed.scheduler.worker-saturation": 1.0,  # nothing waits on a worker that may die of something else
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -143,10 +144,11 @@ class Batch:
     def __init__(self, client: Client, calls: Sequence[partial[Any]], settings: Settings) -> None:
         self.client, self.calls, self.settings = client, calls, settings
 
-    def done(self) -> list[Any]:
+    def done(self, last: bool = False) -> list[Any]:
         """The result or the failure of each call, in order.
 
         A batch that takes its workers down again and again is done call by call, so that only the guilty one is lost.
+        One that was only waiting on the same worker gets another chance, unless this is the last.
         """
         from distributed import KilledWorker
 
@@ -155,9 +157,10 @@ class Batch:
             done: list[Any] = future.result()
             return done
         except KilledWorker as error:
-            if len(self.calls) == 1:
+            if last:
                 return [RuntimeError(f"its workers died of it: {error}")]
-            return [result for one in self.calls for result in Batch(self.client, [one], self.settings).done()]
+            alone = [Batch(self.client, [one], self.settings) for one in self.calls]
+            return [result for one in alone for result in one.done(last=len(alone) == 1)]
         except CancelledError as error:
             raise ClusterError(f"the Dask scheduler went away: {error}") from None
         finally:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"  # in the repository and in an installation alike
 POOL = "tilewatch"  # the work pool that the deployments name
 DEPLOY_SECONDS = 300
+MOST_ATTEMPTS = 3  # of a night; the same as in automations.yaml
 UNFINISHED = ("RUNNING", "PENDING", "CANCELLING")
 
 
@@ -55,7 +56,12 @@ class Registry:
         return any(datetime.fromisoformat(time) >= since for time in seen if time)
 
     def give_up_runs(self, reason: str) -> int:
-        """Mark the unfinished runs of the pool as crashed; to be called when none of them can be running.
+        """Settle the unfinished runs of the pool, none of which can be running: nights start again, others crashed.
+
+        Not left to the automation of crashed nights: it may not listen yet as the server starts.
+
+        Args:
+            reason: Why they ended, for people.
 
         Returns:
             How many there were.
@@ -65,8 +71,12 @@ class Registry:
             "flow_runs": {"state": {"type": {"any_": list(UNFINISHED)}}},
         }
         runs = self._call("POST", "/flow_runs/filter", wanted)
+        nights = self._call("POST", "/flow_runs/filter", wanted | {"flows": {"name": {"any_": ["nightly"]}}})
+        again = {night["id"] for night in nights if night["run_count"] < MOST_ATTEMPTS}
         for run in runs:
             state = {"type": "CRASHED", "message": reason}
+            if run["id"] in again:
+                state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": reason}
             self._call("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
         return len(runs)
 

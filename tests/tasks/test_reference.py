@@ -50,7 +50,11 @@ def write_scores(workspace: Workspace, record: SceneRecord, flagged: int, versio
     path = workspace.scores / version / "here" / f"{record.file_name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = np.arange(9)
-    table = {"score": np.where(numbers < scored, 1.0, np.nan), "flagged": numbers < flagged}
+    table = {
+        "tile_id": [f"here-r{number}-c0" for number in numbers],
+        "score": np.where(numbers < scored, 1.0, np.nan),
+        "flagged": numbers < flagged,
+    }
     pd.DataFrame(table).to_parquet(path)
 
 
