@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import distributed  # noqa: F401 (its settings are those that a test changes)
 import psutil
 import pytest
 from prefect import flow, task
