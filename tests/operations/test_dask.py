@@ -140,12 +140,12 @@ def _cluster(folder: Path, workers: int) -> Iterator[Cluster]:
 
 
 def digests(root: Path) -> dict[str, str]:
-    """Of all that scoring leaves in a workspace."""
+    """Of all that scoring leaves in a workspace, but for hidden files that a killed worker was writing."""
     paths = (path for folder in ("scores", "latents", "reference") for path in (root / folder).rglob("*.*"))
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(paths)
-        if path.is_file()
+        if path.is_file() and not path.name.startswith(".")
     }
 
 

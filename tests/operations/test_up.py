@@ -252,7 +252,7 @@ def test_a_night_whose_process_is_killed_goes_on(place: Place):
     night = place.ended(run)
 
     assert night["state"]["type"] == "COMPLETED", night["state"]["message"]
-    assert night["run_count"] == 2
+    assert night["run_count"] in (2, 3)  # at most twice again, as automations.yaml says
     assert sorted(one.name for one in (place.workspace / "reports").iterdir() if one.is_dir()) == [
         str(DATES[12]),
         str(DATES[13]),
