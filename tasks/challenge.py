@@ -51,11 +51,16 @@ class Found:
         """Share of the clean tiles that is flagged; NaN without any."""
         return self.flagged / self.clean if self.clean else float("nan")
 
-    def floods(self, most: float) -> bool:
-        """Whether it flags more than so many times the rate asked for, and that is no chance (binomial)."""
+    def floods(self, most: float, beside: float = 0.0) -> bool:
+        """Whether it flags more than so many times the rate asked for, and that is no chance (binomial).
+
+        Args:
+            most: How many times.
+            beside: A share that is to be expected of these tiles, where it is above the rate that was asked for.
+        """
         if not self.clean or self.false_alarms <= most * self.rate:
             return False
-        return bool(binom.sf(self.flagged - 1, self.clean, min(self.rate, 1.0)) < CHANCE)
+        return bool(binom.sf(self.flagged - 1, self.clean, min(max(self.rate, beside), 1.0)) < CHANCE)
 
 
 @dataclass(frozen=True)
@@ -161,17 +166,20 @@ def decide(
     may rank tiles as well as ever, since most scores compare with the recent past. But when its false alarms are no
     longer bearable, or a drift lasts, so that its drift alarm would be deaf to the next one, it gives way to a
     challenger that is not shown to find clearly less.
+
+    Events that nobody has looked at yet lie among the clean tiles, and both flag them: that is held against neither.
     """
     old, new, most = champion.version, challenger.version, settings.most_false_alarms
-    if challenger.floods(most):
-        return False, f"{new} flags more than {most:g} times as many clean tiles as asked for: {old} goes on."
+    if challenger.floods(most, champion.false_alarms if champion.clean else 0.0):
+        than = " and more than it" if champion.floods(most) else ""
+        return False, f"{new} flags more than {most:g} times as many clean tiles as asked for{than}: {old} goes on."
     few = difference.groups < FEWEST_BLOCKS
     if difference.low > -settings.margin and not few:
         if difference.low > 0:
             return True, f"{new} is better than {old}."
         return True, f"{new} is not worse than {old} by more than promotion.margin = {settings.margin:g}."
     worse = (difference.high if difference.groups > 1 else difference.value) < -TOLERANCE
-    if champion.floods(most) and not worse:
+    if champion.floods(most) and not challenger.floods(most) and not worse:
         return True, (
             f"{new} takes over: {old} now flags more than {most:g} times as many clean tiles as asked for, and {new} "
             "is not shown to find clearly less."

@@ -269,6 +269,11 @@ DRIFT = date(2024, 5, 1)
         (OLD, NEW, Interval(0.1, float("nan"), float("nan"), 1), {}, None, False, "too few"),
         (replace(OLD, flagged=500), NEW, EQUAL, {}, None, True, "v1 now flags more than 3 times"),
         (replace(OLD, flagged=500), NEW, WORSE, {}, None, False, "worse"),
+        # Both flag what is probably an event that nobody has looked at yet.
+        (replace(OLD, flagged=75), replace(NEW, flagged=79), EQUAL, {}, None, False, "not shown to be better"),
+        (replace(OLD, flagged=75), replace(NEW, flagged=79), EQUAL, {}, DRIFT, True, "in drift since 2024-05-01"),
+        (replace(OLD, flagged=75), replace(NEW, flagged=79), BETTER, {}, None, True, "v2 is better"),
+        (replace(OLD, flagged=75), replace(NEW, flagged=150), EQUAL, {}, DRIFT, False, "and more than it"),
         (OLD, NEW, EQUAL, {}, DRIFT, True, "in drift since 2024-05-01"),
         (OLD, NEW, WORSE, {}, DRIFT, False, "worse"),
         (OLD, NEW, replace(WORSE, groups=2), {}, DRIFT, False, "too few"),
