@@ -91,7 +91,9 @@ class Trained:
             detector(epochs).fit(flat)
 
         def make() -> tuple[Any, Callable[[Any, torch.Tensor], torch.Tensor]]:
-            network = detector(1).fit(flat[: 2 * self._batch]).model.train()
+            made = detector(1)
+            made.fit(flat[: 2 * self._batch])
+            network = made.model.train()
 
             def loss(network: Any, some: torch.Tensor) -> torch.Tensor:
                 flat = some.flatten(1)
