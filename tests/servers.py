@@ -23,6 +23,8 @@ from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 from zlib import crc32
 
+import psutil
+
 Fault = Literal["503", "truncated", "gone"]
 FORWARDED = ("content-type", "content-length", "content-range", "etag", "last-modified", "accept-ranges", "location")
 
@@ -236,6 +238,16 @@ def _end(started: subprocess.Popen[Any]) -> None:
     except subprocess.TimeoutExpired:
         started.kill()
         started.wait()
+
+
+def end_family(started: psutil.Popen) -> None:
+    """End a process, and all that it started."""
+    family = [started, *started.children(recursive=True)] if started.is_running() else []
+    started.terminate()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    for one in alive:
+        one.kill()
+    psutil.wait_procs(alive, timeout=5)
 
 
 def _answers(port: int) -> bool:

@@ -27,7 +27,7 @@ import yaml
 from prefect.utilities.templating import apply_values, find_placeholders
 
 from tests.operations.test_postgres import PASSWORD, postgres
-from tests.servers import free_port
+from tests.servers import end_family, free_port
 
 FOLDER = Path(__file__).parents[2] / "deployments"
 COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
@@ -207,12 +207,7 @@ def running(command: list[str], environment: dict[str, str], folder: Path, log: 
     try:
         yield started
     finally:
-        family = [started, *started.children(recursive=True)] if started.is_running() else []
-        started.terminate()
-        _, alive = psutil.wait_procs(family, timeout=15)
-        for one in alive:
-            one.kill()
-        psutil.wait_procs(alive, timeout=5)
+        end_family(started)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.servers import free_port
+from tests.servers import end_family, free_port
 
 pytestmark = pytest.mark.servers
 
@@ -178,9 +178,4 @@ def process(arguments: list[str], folder: Path, environment: dict[str, str]) -> 
     try:
         yield started
     finally:
-        family = [started, *started.children(recursive=True)] if started.is_running() else []
-        started.terminate()
-        _, alive = psutil.wait_procs(family, timeout=15)
-        for one in alive:
-            one.kill()
-        psutil.wait_procs(alive, timeout=5)
+        end_family(started)
