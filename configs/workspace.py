@@ -85,6 +85,11 @@ class Workspace:
         return self.root / "pending"
 
     @property
+    def verdicts(self) -> Path:
+        """What people have said of tiles."""
+        return self.root / "verdicts.parquet"
+
+    @property
     def prefect(self) -> Path:
         """Prefect's database when no server is configured."""
         return self.root / "prefect"

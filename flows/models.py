@@ -24,8 +24,8 @@ from tasks.evaluation import number
 from tasks.figures import challenge_figure
 from tasks.frozen import FrozenSet, NothingToCompare, freeze
 from tasks.nights import read_nights
+from tasks.review.verdicts import VerdictError
 from tasks.score import check_fit
-from tasks.verdicts import VerdictError
 from vae.detector import Detector
 from vae.errors import VaeError
 

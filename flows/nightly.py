@@ -24,13 +24,15 @@ from tasks import pending, registry, steps
 from tasks.disk import told
 from tasks.drift import MOST_NIGHTS, judge_night
 from tasks.drift_figures import write_drift_history
-from tasks.evidence import read_scores
+from tasks.evidence import illustrate, pairs, read_scores
 from tasks.exclusive import exclusive
 from tasks.ingest import plan_ingest
 from tasks.left_over import sweep
 from tasks.nights import Night, NightRecord, due_nights, read_nights, refresh, unfinish
 from tasks.reference import Usual
-from tasks.report import write_report
+from tasks.report import ranked, write_report
+from tasks.review.asking import choose
+from tasks.review.heeding import heed
 from tasks.score import check_fit, score_files
 from tasks.tracked_night import night_log
 from tasks.train import usable_scenes
@@ -140,12 +142,16 @@ def _report_night(night: Night, folder: Path, version: str, settings: Settings, 
     past = read_nights(workspace, version, before=night.night)
     recent = usable_scenes(settings, workspace, since=past[-MOST_NIGHTS:][0].night if past else night.night)
     drift = judge_night(night.night, recent, detector, version, past, settings, workspace)
-    scored = read_scores(known, usual, version, workspace)
+    scored = heed(read_scores(known, usual, version, workspace), detector, settings, workspace)
+    asked = choose(scored, settings, workspace)
+    flags = ranked(scored).head(settings.report.max_flags)
+    wanted = {*pairs(flags), *pairs(asked)}
+    shown = illustrate(scored, wanted, detector, settings, workspace)
     tables = [one.scores for one in scored]
     together = pd.concat(tables, ignore_index=True) if tables else empty_scores()
     unfinish(workspace, night.night)
     report = write_report(
-        night, unknown, scored, drift, past, validation.checks, detector, version, settings, workspace
+        night, unknown, scored, shown, asked, drift, past, validation.checks, detector, version, settings, workspace
     )
     record = NightRecord(
         night=night.night,
@@ -157,6 +163,7 @@ def _report_night(night: Night, folder: Path, version: str, settings: Settings, 
         tiles=len(together),
         scored=int(together["score"].notna().sum()),
         flags=int(together["flagged"].sum()),
+        suppressed=int(together["suppressed"].notna().sum()) if tables else 0,
         alarmed=drift.alarmed,
         drift_reasons=drift.reasons,
         drift_began=drift.began,

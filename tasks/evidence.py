@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from configs import Settings, Workspace
 from imagery.catalog import SceneRecord
+from imagery.errors import ImageryError
 from imagery.tiles import read_tiles
 from imagery.truth import open_heatmap
 from tasks import pictures
@@ -25,6 +28,8 @@ from vae.detector import Detector
 from vae.scores import find
 
 QUICKLOOK_SIDE = 480
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,57 @@ def read_scores(
         nights = read_nights(files.profile)
         found.append(Scored(record, scores, nights, files.heatmap, usual.get(record.scene_id)))
     return found
+
+
+@dataclass(frozen=True)
+class Illustrations:
+    """What a night looks like.
+
+    Attributes:
+        tiles: By scene_id and tile_id: pictures as data URIs, by name, in the order in which they are shown.
+        maps: By location: a picture of the whole scene, as a data URI.
+    """
+
+    tiles: Mapping[tuple[str, str], Mapping[str, str]]
+    maps: Mapping[str, str]
+
+
+def illustrate(
+    scored: Sequence[Scored],
+    wanted: Collection[tuple[str, str]],
+    detector: Detector,
+    settings: Settings,
+    workspace: Workspace,
+) -> Illustrations:
+    """Picture some tiles, and the scenes that they lie in. What can no longer be read stays without pictures.
+
+    Args:
+        scored: The scenes of a night.
+        wanted: scene_id and tile_id of the tiles.
+        detector: The detector that scored.
+        settings: How scenes are read, and which bands are shown.
+        workspace: Where they are catalogued.
+    """
+    tiles: dict[tuple[str, str], Mapping[str, str]] = {}
+    maps: dict[str, str] = {}
+    for scene in scored:
+        scene_id = scene.record.scene_id
+        rows = scene.scores[[(scene_id, tile_id) in wanted for tile_id in scene.scores["tile_id"]]]
+        if rows.empty:
+            continue
+        try:
+            found = flag_pictures(scene, rows, detector, settings, workspace)
+            maps[scene.record.location] = scene_map(scene, detector, settings, workspace)
+        except ImageryError as error:  # the numbers are kept in the score files
+            log.warning("%s is shown without pictures: %s", scene_id, error)
+            continue
+        tiles |= {(scene_id, tile_id): pictures for tile_id, pictures in found.items()}
+    return Illustrations(tiles, maps)
+
+
+def pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """scene_id and tile_id of some rows."""
+    return list(zip(rows["scene_id"], rows["tile_id"], strict=True))
 
 
 def flag_pictures(

@@ -17,8 +17,8 @@ from imagery.catalog import Catalog, SceneRecord
 from imagery.inject import KINDS
 from tasks.injected import kinds_of
 from tasks.nights import read_night
+from tasks.review.verdicts import Verdict, read_verdicts
 from tasks.train import trainable_scenes
-from tasks.verdicts import Verdict, read_verdicts
 from vae.detector import Detector
 
 FEWEST_DATES = 2  # below that, dates that a detector learned from are taken as well

@@ -31,6 +31,7 @@ class NightRecord:
         tiles: Number of tiles of the scenes used.
         scored: How many of them have a score.
         flags: How many of those are flagged.
+        suppressed: How many more would be, were it not for people's verdicts.
         alarmed: Whether the drift statistics alarm; None when there is no verdict.
         drift_reasons: Why they alarm, or why there is no verdict.
         drift_began: First night of the drift that lasts until this one; None when there is none.
@@ -54,6 +55,7 @@ class NightRecord:
     statistics: Mapping[str, float] = field(default_factory=dict)
     report: str = ""
     run_id: str = ""
+    suppressed: int = 0
 
     def judged_again(self, alarmed: bool | None) -> NightRecord:
         """The same night with another verdict on its drift."""

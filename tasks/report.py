@@ -12,11 +12,10 @@ import pandas as pd
 from configs import Settings, Workspace
 from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
-from imagery.errors import ImageryError
 from imagery.outputs import empty_scores
 from tasks import pages, views
 from tasks.drift import Drift
-from tasks.evidence import Scored, flag_pictures, scene_map
+from tasks.evidence import Illustrations, Scored
 from tasks.nights import Night, NightRecord, night_folder
 from tasks.reference import Usual
 from tasks.validate import Check, Validation
@@ -30,6 +29,8 @@ def write_report(
     night: Night,
     unknown: Sequence[SceneRecord],
     scored: Sequence[Scored],
+    shown: Illustrations,
+    asked: pd.DataFrame,
     drift: Drift,
     past: Sequence[NightRecord],
     checks: Sequence[Check],
@@ -43,7 +44,9 @@ def write_report(
     Args:
         night: The night.
         unknown: Scenes of locations the detector was never trained on.
-        scored: Its scored scenes.
+        scored: Its scored scenes, in the light of the verdicts: see `tasks.review.heeding`.
+        shown: Pictures of the tiles that are shown.
+        asked: The tiles that people are asked about: see `tasks.review.asking`.
         drift: The verdict on the night.
         past: Earlier nights of the same detector.
         checks: The checks of its scenes; may be empty when they were checked on another day.
@@ -56,22 +59,15 @@ def write_report(
         The HTML file.
     """
     calibration = detector.required_calibration
-    flags = _ranked([scene.scores[scene.scores["flagged"]] for scene in scored])
-    shown = set(flags["tile_id"].head(settings.report.max_flags) + flags["scene_id"].head(settings.report.max_flags))
+    flags = ranked(scored)
     history = _history(flags, night.night, detector_version, workspace)
-    flag_views, maps = [], {}
-    for scene in scored:
-        mine = flags[flags["scene_id"] == scene.record.scene_id]
-        illustrated = mine[(mine["tile_id"] + mine["scene_id"]).isin(shown)]
-        try:
-            evidence = flag_pictures(scene, illustrated, detector, settings, workspace)
-            if not illustrated.empty:
-                maps[scene.record.location] = scene_map(scene, detector, settings, workspace)
-        except ImageryError:  # the numbers are kept in the score files; the page goes without pictures
-            evidence = {}
-        flag_views += [
-            _flag_view(row, scene, detector, evidence.get(row["tile_id"], {}), history) for _, row in mine.iterrows()
-        ]
+    by_scene = {scene.record.scene_id: scene for scene in scored}
+    flag_views = [
+        _flag_view(
+            row, by_scene[row["scene_id"]], detector, shown.tiles.get((row["scene_id"], row["tile_id"]), {}), history
+        )
+        for _, row in flags.iterrows()
+    ]
     view = views.NightView(
         name=settings.name,
         night=night.night.isoformat(),
@@ -87,7 +83,7 @@ def write_report(
         quarantined=[views.QuarantineView(bad.scene_id, bad.step, bad.reason) for bad in night.quarantined],
         drift=_drift_view(drift, past, night.night),
         checks=check_views(checks),
-        maps=maps,
+        maps=shown.maps,
         details=_details(detector),
         created=night.night.isoformat(),
     )
@@ -117,8 +113,9 @@ def check_views(checks: Sequence[Check]) -> list[views.CheckView]:
     ]
 
 
-def _ranked(flags: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+def ranked(scored: Sequence[Scored]) -> gpd.GeoDataFrame:
     """All flags of the night, the least likely first."""
+    flags = [scene.scores[scene.scores["flagged"]] for scene in scored]
     if not flags:
         return empty_scores()
     together = pd.concat(flags, ignore_index=True)

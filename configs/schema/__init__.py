@@ -19,6 +19,7 @@ from configs.schema.detector import (
     TrainSettings,
 )
 from configs.schema.operations import NotificationSettings, PromotionSettings, RetentionSettings
+from configs.schema.review import ReviewSettings
 from configs.schema.running import ComputeSettings, ReportSettings, TrackingSettings
 from configs.schema.scenes import (
     DARKEST,
@@ -53,6 +54,7 @@ __all__ = [
     "ReferenceSettings",
     "ReportSettings",
     "RetentionSettings",
+    "ReviewSettings",
     "ScoreSettings",
     "Section",
     "Settings",
@@ -90,6 +92,7 @@ class Settings(Section):
     drift: DriftSettings = DriftSettings()
     promotion: PromotionSettings = PromotionSettings()
     report: ReportSettings = ReportSettings()
+    review: ReviewSettings = ReviewSettings()
     notify: NotificationSettings = NotificationSettings()
     retention: RetentionSettings = RetentionSettings()
     tracking: TrackingSettings = TrackingSettings()

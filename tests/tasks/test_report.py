@@ -9,10 +9,12 @@ import numpy as np
 
 from imagery.catalog import SceneRecord
 from tasks.drift import Drift
-from tasks.evidence import read_scores
+from tasks.evidence import illustrate, pairs, read_scores
 from tasks.nights import Night
 from tasks.reference import usual_of
-from tasks.report import write_report
+from tasks.report import ranked, write_report
+from tasks.review.asking import choose
+from tasks.review.heeding import heed
 from tasks.score import score_scene
 from tests.places import NIGHT, SIDE, Watched, day, write_scene
 from tests.tasks.test_pages import Page
@@ -29,9 +31,13 @@ def report(place: Watched, record: SceneRecord, detector: Detector | None = None
     usual = usual_of(record, place.settings, place.workspace)
     score_scene(record, detector, "v1", place.settings, place.workspace, usual)
     found = {record.scene_id: usual} if usual else {}
-    scored = read_scores([record], found, "v1", place.workspace)
+    scored = heed(read_scores([record], found, "v1", place.workspace), detector, place.settings, place.workspace)
+    asked = choose(scored, place.settings, place.workspace)
+    shown = illustrate(scored, pairs(ranked(scored)), detector, place.settings, place.workspace)
     night = Night(record.day, (record,), ())
-    return write_report(night, [], scored, UNKNOWN, [], [], detector, "v1", place.settings, place.workspace)
+    return write_report(
+        night, [], scored, shown, asked, UNKNOWN, [], [], detector, "v1", place.settings, place.workspace
+    )
 
 
 def words(path: Path) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from configs import Workspace
-from tasks.verdicts import Verdict, VerdictError, read_verdicts
+from tasks.review.verdicts import Verdict, VerdictError, read_verdicts, write_verdicts
 
 
 def write(workspace: Workspace, *rows: tuple[str, str, str, str]) -> None:
@@ -36,12 +37,32 @@ def test_the_latest_verdict_of_a_tile_and_scene_counts(workspace: Workspace) -> 
         ("c", "here/2024-01-01", "cloud or shadow", "2024-01-03"),
     )
 
-    assert read_verdicts(workspace) == [
-        Verdict("here/2024-01-01", "b", None),
-        Verdict("here/2024-01-01", "c", False),
-        Verdict("here/2024-01-02", "a", True),
-        Verdict("here/2024-01-02", "b", False),
+    read = read_verdicts(workspace)
+    assert [(one.scene_id, one.tile_id, one.verdict, one.anomaly) for one in read] == [
+        ("here/2024-01-01", "b", "bad data", None),
+        ("here/2024-01-01", "c", "cloud or shadow", False),
+        ("here/2024-01-02", "a", "anomaly", True),
+        ("here/2024-01-02", "b", "false alarm", False),
     ]
+
+
+def test_what_is_written_is_read(workspace: Workspace) -> None:
+    when = datetime(2024, 1, 5, 8, 30, tzinfo=UTC)
+    full = Verdict(
+        "a/b/2024-01-02T101112Z/2", "t1", "anomaly", when, "<b>me</b>", "burn", 7.0, "é", "sample", "v2", 3.5, 0.001
+    )
+    bare = Verdict("here/2024-01-02", "t2", "bad data", when)
+
+    write_verdicts([bare, full], workspace)
+
+    assert read_verdicts(workspace) == [full, bare]
+    assert (full.location, full.night) == ("a/b", date(2024, 1, 2))
+    assert (bare.location, bare.night) == ("here", date(2024, 1, 2))
+
+
+def test_no_verdict_at_all_is_written_and_read(workspace: Workspace) -> None:
+    write_verdicts([], workspace)
+    assert read_verdicts(workspace) == []
 
 
 def test_a_verdict_that_nobody_knows_is_refused(workspace: Workspace) -> None:
