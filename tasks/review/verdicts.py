@@ -37,6 +37,7 @@ class Verdict:
         severity: 0 to 10; None when nothing was said.
         comment: In the reviewer's words.
         asked: Why the tile was shown: flag, sample (below its threshold) or suppressed.
+        share: With what probability a tile like this was asked about; below 1 for those that were drawn.
         detector_version: The detector that scored it; '' when not known.
         score: Its score then; None when not known.
         p_value: Of this score, as the detector was calibrated; None when not known.
@@ -51,6 +52,7 @@ class Verdict:
     severity: float | None = None
     comment: str = ""
     asked: str = "flag"
+    share: float = 1.0
     detector_version: str = ""
     score: float | None = None
     p_value: float | None = None
@@ -104,7 +106,7 @@ def read_verdicts(workspace: Workspace) -> list[Verdict]:
 def write_verdicts(verdicts: Sequence[Verdict], workspace: Workspace) -> None:
     """Replace the table."""
     table = pd.DataFrame([asdict(one) for one in verdicts], columns=[one.name for one in fields(Verdict)])
-    for name in ("severity", "score", "p_value"):
+    for name in ("severity", "share", "score", "p_value"):
         table[name] = table[name].astype("float64")
     table["reviewed_at"] = pd.to_datetime(table["reviewed_at"], utc=True)
     with whole_file(workspace.verdicts) as path:

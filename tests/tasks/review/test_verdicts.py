@@ -49,7 +49,7 @@ def test_the_latest_verdict_of_a_tile_and_scene_counts(workspace: Workspace) -> 
 def test_what_is_written_is_read(workspace: Workspace) -> None:
     when = datetime(2024, 1, 5, 8, 30, tzinfo=UTC)
     full = Verdict(
-        "a/b/2024-01-02T101112Z/2", "t1", "anomaly", when, "<b>me</b>", "burn", 7.0, "é", "sample", "v2", 3.5, 0.001
+        "a/b/2024-01-02T101112Z/2", "t1", "anomaly", when, "<b>me</b>", "burn", 7.0, "é", "sample", 0.1, "v2", 3.5, 0.01
     )
     bare = Verdict("here/2024-01-02", "t2", "bad data", when)
 
