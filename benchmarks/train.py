@@ -65,15 +65,24 @@ def main() -> None:
         print(json.dumps(memory_here(about) if part == "memory" else kill_here(int(about))))
         return
     parts = [part for part in arguments.only if part != "peers" or not arguments.without_peers]
-    result = {"machine": machine() | gpu(), "versions": versions("torch", "numpy", "lightning"), "goal": GOAL}
+    here = {"machine": machine() | gpu(), "versions": versions("torch", "numpy", "lightning")}
+    result: dict[str, Any] = {"goal": GOAL, "measured": {}}
     for part in parts:
         result[part] = {"speed": speed, "memory": memory, "kill": kill, "peers": peers}[part](arguments.quick)
+        result["measured"][part] = here
         if arguments.out:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / "train.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            keep(result, arguments.out / "train.json")
     if not arguments.json:
         print_table(result)
     print(json.dumps(result))
+
+
+def keep(result: dict[str, Any], path: Path) -> None:
+    """Write what was measured; parts that an earlier run has measured, and this one has not, stay beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    together = before | result | {"measured": before.get("measured", {}) | result["measured"]}
+    path.write_text(json.dumps(together, indent=1) + "\n", encoding="utf-8")
 
 
 def print_table(result: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from configs.remembered import Remembered
 from configs.workspace import LONGEST_NAME, Workspace, safe_name, whole_file, write_first, write_text
 from imagery.errors import ImageryError
 from imagery.grid import Grid, Tile
@@ -176,8 +177,7 @@ class Catalog:
 
     def _read(self, path: Path) -> SceneRecord | None:
         try:
-            text = path.read_text(encoding="utf-8")
-            return SceneRecord.from_json(text, lambda entry: StoredStats(path.with_suffix(".parquet"), entry))
+            return read_record(path)
         except FileNotFoundError:
             return None
         except (OtherVersion, UnicodeDecodeError):
@@ -214,6 +214,14 @@ class Catalog:
 
     def _file(self, scene: Scene | SceneRecord, suffix: str) -> Path:
         return scene_file(self.workspace.catalog, scene, suffix)
+
+
+def _parsed(path: Path) -> SceneRecord:
+    text = path.read_text(encoding="utf-8")
+    return SceneRecord.from_json(text, lambda entry: StoredStats(path.with_suffix(".parquet"), entry))
+
+
+read_record = Remembered(_parsed)
 
 
 def scene_file(folder: Path, scene: Scene | SceneRecord, suffix: str) -> Path:

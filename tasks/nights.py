@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import Period, Settings, Workspace
+from configs.remembered import Remembered
 from configs.workspace import write_text
 from imagery.catalog import SceneRecord
 from imagery.quarantine import Quarantine, QuarantineRecord
@@ -90,6 +91,9 @@ class Night:
     quarantined: tuple[QuarantineRecord, ...]
 
 
+_record = Remembered(lambda path: NightRecord.from_json(path.read_text(encoding="utf-8")))
+
+
 def night_folder(workspace: Workspace, night: date) -> Path:
     """Where the page and the record of a night are."""
     return workspace.reports / night.isoformat()
@@ -97,8 +101,10 @@ def night_folder(workspace: Workspace, night: date) -> Path:
 
 def read_night(workspace: Workspace, night: date) -> NightRecord | None:
     """The record of a finished night; None when it is not finished."""
-    path = night_folder(workspace, night) / "night.json"
-    return NightRecord.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    try:
+        return _record(night_folder(workspace, night) / "night.json")
+    except FileNotFoundError:
+        return None
 
 
 def write_night(workspace: Workspace, record: NightRecord) -> None:
@@ -113,7 +119,7 @@ def unfinish(workspace: Workspace, night: date) -> None:
 
 def read_nights(workspace: Workspace, detector_version: str, before: date | None = None) -> list[NightRecord]:
     """The finished nights that a detector scored, before a date if one is given, oldest first."""
-    records = [NightRecord.from_json(path.read_text("utf-8")) for path in workspace.reports.glob("*/night.json")]
+    records = [_record(path) for path in workspace.reports.glob("*/night.json")]
     mine = [record for record in records if record.detector_version == detector_version]
     return sorted((one for one in mine if before is None or one.night < before), key=lambda one: one.night)
 

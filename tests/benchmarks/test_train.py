@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.train import keep
+
 ROOT = Path(__file__).parents[2]
 # What a bare GPU machine lacks. What the rest of tilewatch is built of must not be asked for.
 LACKING = ("geopandas", "mlflow", "numba", "pandas", "prefect", "rasterio", "scipy", "sklearn")
@@ -49,3 +51,13 @@ def test_memory_stays_flat_as_data_grow_tenfold():
     assert many["tiles"] == 10 * few["tiles"]
     assert many["data_megabytes"] > 30
     assert many["peak_megabytes"] < few["peak_megabytes"] + 10
+
+
+def test_a_part_that_is_measured_anew_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    kept = tmp_path / "train.json"
+    keep({"measured": {"speed": "yesterday", "kill": "yesterday"}, "speed": [1], "kill": [2]}, kept)
+    keep({"measured": {"speed": "today"}, "speed": [3]}, kept)
+
+    assert json.loads(kept.read_text()) == {
+        "measured": {"speed": "today", "kill": "yesterday"}, "speed": [3], "kill": [2],
+    }  # fmt: skip

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shapely import box
 
 from configs import Workspace
-from imagery.catalog import Catalog
+from imagery.catalog import Catalog, read_record
 from imagery.errors import ImageryError
 from imagery.grid import Grid
 from imagery.quarantine import Quarantine
@@ -105,6 +105,7 @@ def test_any_choice_is_what_one_would_choose_from_all(
 
 def test_only_files_of_the_place_and_time_are_opened(catalog: Catalog) -> None:
     folder = catalog.workspace.catalog
+    read_record.forget()
 
     with opened(folder) as files:
         assert len(catalog.scenes(["b/c"], since=date(2020, 5, 31), until=date(2020, 6, 1))) == 2

@@ -1,0 +1,214 @@
+"""Scenes of places with restless tiles: a car park, a greenhouse, a quarry, and events beside them, on them, like them.
+
+What is restless changes from night to night and is of no interest: it raises false alarms where it lies, and only
+there. Events are there for one night. Both are put into simulated scenes as `imagery.inject` mixes ground, below clouds
+nothing; so it is known of every tile what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from imagery.grid import tile_ids
+from imagery.inject import CannotInject, Light, inject
+from imagery.simulate.noise import stream
+
+Sort = Literal["car park", "greenhouse", "quarry"]
+
+BANDS = ("B02", "B03", "B04", "B08")
+CLOUDY = (0, 3, 8, 9, 10)  # classes under which nothing is put
+SCALE = 10_000
+SORTS: tuple[Sort, ...] = ("car park", "greenhouse", "quarry")
+LIKE_RESTLESS = ("bright_objects", "bare_soil")  # of events: what restless tiles do too
+OTHER = ("burn", "flood", "vegetation_loss")
+STIRRED = 0.6  # share of the nights on which a restless tile is not as it was
+CLEAR = 0.9  # share of a tile that must be seen for something to be put into it
+
+
+@dataclass(frozen=True)
+class Happening:
+    """What is known of a tile on a night.
+
+    Attributes:
+        location: The place.
+        night: The date.
+        tile_id: The tile.
+        restless: Of which sort the tile is, stirred tonight or not; '' for others.
+        event: Kind of the event that is there tonight; '' for none.
+        stirred: Whether what is restless shows tonight.
+    """
+
+    location: str
+    night: date
+    tile_id: str
+    restless: str = ""
+    event: str = ""
+    stirred: bool = False
+
+    @property
+    def group(self) -> str:
+        """Of an event: on restless ground, like what is restless elsewhere, or other."""
+        if self.restless:
+            return "on restless tiles"
+        return "like restless ones" if self.event in LIKE_RESTLESS else "other"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A scene in reflectances, and where its tiles lie."""
+
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    tile_size: int
+
+    @property
+    def tiles(self) -> list[tuple[int, int]]:
+        """(row, column) of each tile's upper left corner."""
+        height, width = self.valid.shape
+        return [(row, col) for row in range(0, height, self.tile_size) for col in range(0, width, self.tile_size)]
+
+    def window(self, tile: tuple[int, int]) -> tuple[slice, slice]:
+        """A tile's pixels."""
+        return slice(tile[0], tile[0] + self.tile_size), slice(tile[1], tile[1] + self.tile_size)
+
+    def seen(self, tile: tuple[int, int]) -> float:
+        """Share of a tile that is not hidden."""
+        return float(self.valid[self.window(tile)].mean())
+
+
+def settle(path: Path, tile_size: int, count: int, seed: int) -> dict[tuple[int, int], Sort]:
+    """Where at a place what is restless lies, and of which sort.
+
+    Args:
+        path: A clear scene of the place.
+        tile_size: Side of a tile, pixels.
+        count: How many tiles.
+        seed: Of the draw.
+    """
+    ground, light = _read(path, tile_size)
+    draw = stream(seed, "restless", path.parent.name)
+    order = [ground.tiles[number] for number in draw.permutation(len(ground.tiles))]
+    found: dict[tuple[int, int], Sort] = {}
+    for tile in order:
+        sort = SORTS[len(found) % len(SORTS)]
+        if len(found) < count and _stir(ground, light, tile, sort, seed, 0) is not None:
+            found[tile] = sort
+    return found
+
+
+def alter(
+    path: Path, to: Path, restless: dict[tuple[int, int], Sort], events: int, on_restless: float, seed: int,
+    tile_size: int,
+) -> list[Happening]:  # fmt: skip
+    """Write a scene with what is restless and with events.
+
+    Args:
+        path: A simulated scene, `<location>/<date>.tif`.
+        to: Where it is written.
+        restless: From `settle`.
+        events: How many events, where there is ground for them that can be seen.
+        on_restless: Share of the events that are put on restless tiles; the others lie elsewhere.
+        seed: Of all that is drawn.
+        tile_size: Side of a tile, pixels.
+
+    Returns:
+        The restless tiles, and those with an event.
+    """
+    location, night = path.parent.name, date.fromisoformat(path.stem)
+    ground, light = _read(path, tile_size)
+    draw = stream(seed, "night", location, night)
+    stirred = []
+    for tile, sort in restless.items():
+        turn = int(draw.integers(1, 10_000))
+        made = _stir(ground, light, tile, sort, seed, turn) if draw.random() < STIRRED else None
+        if made is not None:
+            ground.values[:, *ground.window(tile)] = made
+            stirred.append(tile)
+    happened = _events(ground, light, list(restless), events, on_restless, draw, seed, f"{location} {night}")
+    _write(path, to, ground)
+    (names,) = [tile_ids(location, np.array(rows), np.array(cols)) for rows, cols in [zip(*ground.tiles, strict=True)]]
+    name_of = dict(zip(ground.tiles, names, strict=True))
+    return [
+        Happening(location, night, name_of[tile], restless.get(tile, ""), happened.get(tile, ""), tile in stirred)
+        for tile in sorted({*restless, *happened})
+    ]
+
+
+def _stir(
+    ground: Ground, light: Light, tile: tuple[int, int], sort: Sort, seed: int, turn: int
+) -> NDArray[np.float32] | None:
+    """The pixels of a restless tile on a night: cars that stand elsewhere, glass that shines more or less, a pit that
+    is dug in another corner. None where it does not show."""
+    if ground.seen(tile) < CLEAR:
+        return None
+    draw = stream(seed, "stir", sort, *tile, turn)
+    key = f"{sort} {tile}"
+    kind, share, strength, key = {
+        "car park": ("bright_objects", 0.12, 0.8, f"{key} {turn}"),
+        "greenhouse": ("bright_objects", 0.18, float(draw.uniform(0.4, 1.0)), key),
+        "quarry": ("bare_soil", float(draw.uniform(0.15, 0.35)), 0.9, f"{key} {turn % 3}"),
+    }[sort]
+    return _put(ground, light, tile, kind, seed, key, strength, share)
+
+
+def _events(
+    ground: Ground, light: Light, restless: Sequence[tuple[int, int]], count: int, on_restless: float,
+    draw: np.random.Generator, seed: int, key: str,
+) -> dict[tuple[int, int], str]:  # fmt: skip
+    """Put events into the scene; the kind of each."""
+    elsewhere = [tile for tile in ground.tiles if tile not in restless]
+    happened: dict[tuple[int, int], str] = {}
+    for number in range(count):
+        tiles = restless if draw.random() < on_restless else elsewhere
+        for _ in range(12):  # until there is ground for it
+            tile = tiles[int(draw.integers(len(tiles)))]
+            kind = str(draw.choice(LIKE_RESTLESS if draw.random() < 0.3 else OTHER))
+            if tile in happened or ground.seen(tile) < CLEAR:
+                continue
+            made = _put(ground, light, tile, kind, seed, f"event {key} {number}", None, float(draw.uniform(0.15, 0.4)))
+            if made is not None:
+                ground.values[:, *ground.window(tile)] = made
+                happened[tile] = kind
+                break
+    return happened
+
+
+def _put(
+    ground: Ground, light: Light, tile: tuple[int, int], kind: str, seed: int, key: str, strength: float | None,
+    share: float,
+) -> NDArray[np.float32] | None:  # fmt: skip
+    window = ground.window(tile)
+    values, valid = ground.values[:, *window], ground.valid[window]
+    try:
+        return inject(values, valid, BANDS, kind, seed, key=key, strength=strength, share=share, light=light).values
+    except CannotInject:
+        return None
+
+
+def _read(path: Path, tile_size: int) -> tuple[Ground, Light]:
+    with rasterio.open(path, sharing=False) as source:
+        values = source.read(range(1, len(BANDS) + 1)).astype(np.float32) / SCALE
+        valid = ~np.isin(source.read(source.count), CLOUDY)
+    ground = Ground(values, valid, tile_size)
+    return ground, Light.of(values, valid if valid.any() else np.ones_like(valid), BANDS)
+
+
+def _write(path: Path, to: Path, ground: Ground) -> None:
+    """The scene with other values in the first bands; where nothing was put, the stored numbers stay."""
+    with rasterio.open(path, sharing=False) as source:
+        stored, profile, names, tags = source.read(), source.profile, source.descriptions, source.tags()
+    changed = np.clip(np.rint(ground.values * SCALE), 1, 65_535).astype(stored.dtype)
+    stored[: len(BANDS)] = np.where(ground.valid, changed, stored[: len(BANDS)])
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(to, "w", **profile) as target:
+        target.write(stored)
+        target.descriptions = names
+        target.update_tags(**tags)
