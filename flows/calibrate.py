@@ -17,6 +17,7 @@ from tasks.calibrate import observe_scenes, with_calibrations
 from tasks.dataset import NothingToTrain
 from tasks.disk import told
 from tasks.exclusive import exclusive
+from tasks.moves import CHAMPION
 from tasks.score import check_fit
 from tasks.suspects import is_suspect, suspects
 from tasks.train import usable_scenes
@@ -106,7 +107,7 @@ def _calibrate(request: CalibrateRequest, settings: Settings, workspace: Workspa
         calibrated = what_it_would_miss(replace(made.detector, metadata=metadata), scenes, settings, workspace)
         log_score_histograms(replace(made, detector=calibrated))
         tracking.log_finite({"threshold": calibration.threshold, "calibration_tiles": calibration.tiles}, step=0)
-        version = registry.register(calibrated, settings, request.reason or "calibrated again", registry.CHAMPION)
+        version = registry.register(calibrated, settings, request.reason or "calibrated again", CHAMPION)
         run_id = str(run.info.run_id)
     return CalibrateSummary(
         detector_version=version,

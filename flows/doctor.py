@@ -62,6 +62,7 @@ def examine(config: Path | None, overrides: list[str], workspace: Workspace) -> 
         workspace: Its workspace.
     """
     findings = [*_python(), *_packages(), *_extras(), _torch(), _rasters(), *_workspace(workspace)]
+    findings += _pending(workspace)
     try:
         settings = load_settings(config, overrides)
     except SettingsError as error:
@@ -163,6 +164,14 @@ def _workspace(workspace: Workspace) -> Iterator[Finding]:
     else:
         words = str(root) if there == root else f"{root} is not there yet, and can be made"
         yield Finding("workspace", "ok", words)
+
+
+def _pending(workspace: Workspace) -> Iterator[Finding]:
+    """Nights that were worked out, and are not all told yet."""
+    nights = sorted(path.stem for path in workspace.pending.glob("[!.]*.json"))
+    if nights:
+        words = f"{len(nights)} not in MLflow yet: {', '.join(nights[:3])}{' …' if len(nights) > 3 else ''}"
+        yield Finding("nights", "warning", words, "see that MLflow answers: the next `tilewatch nightly` logs them")
 
 
 def _source(settings: Settings) -> Finding:

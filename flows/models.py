@@ -23,6 +23,7 @@ from tasks.comparing import Seen
 from tasks.evaluation import number
 from tasks.figures import challenge_figure
 from tasks.frozen import FrozenSet, NothingToCompare, freeze
+from tasks.moves import CHALLENGER, CHAMPION, LONGEST_WORDS
 from tasks.nights import read_nights
 from tasks.review.verdicts import VerdictError
 from tasks.score import check_fit
@@ -40,9 +41,9 @@ class PromoteRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: str = Field(
-        registry.CHALLENGER,
-        pattern=rf"^({registry.CHALLENGER}|{PREVIOUS}|v?[1-9][0-9]*)$",
-        description=f"{registry.CHALLENGER}; {PREVIOUS}, to put back the champion before this one; or e.g. v3.",
+        CHALLENGER,
+        pattern=rf"^({CHALLENGER}|{PREVIOUS}|v?[1-9][0-9]*)$",
+        description=f"{CHALLENGER}; {PREVIOUS}, to put back the champion before this one; or e.g. v3.",
     )
     reason: str = Field("", max_length=500, description="Why; kept with the model.")
 
@@ -137,7 +138,7 @@ def settle(version: str, until: date | None, settings: Settings, workspace: Work
 def _champion(settings: Settings, workspace: Workspace) -> str | None:
     """The champion's version, whether or not it can be loaded; None when there is none."""
     rows = registry.listed(settings, workspace)
-    return next((row.version for row in rows if registry.CHAMPION in row.aliases), None)
+    return next((row.version for row in rows if CHAMPION in row.aliases), None)
 
 
 def _loaded(
@@ -233,6 +234,6 @@ def _moved(version: str, before: str, words: str, settings: Settings, workspace:
 
 def _settled(promoted: bool, words: str) -> Settled:
     (log.info if promoted else log.warning)("%s", words)
-    mlflow.set_tag("tilewatch.verdict", words[: registry.LONGEST_WORDS])
+    mlflow.set_tag("tilewatch.verdict", words[:LONGEST_WORDS])
     markdown_artifact("challenge", words)
     return Settled(promoted, words)

@@ -32,6 +32,7 @@ from tasks.diagnosis import log_diagnosis
 from tasks.disk import told
 from tasks.exclusive import exclusive
 from tasks.injected import NothingToInject, recall_figure
+from tasks.moves import CHALLENGER
 from tasks.report import validation_page
 from tasks.score import latents_file, write_latents
 from tasks.smoke import injected_into
@@ -115,7 +116,7 @@ def _train(request: TrainRequest, settings: Settings, workspace: Workspace) -> T
             detector = what_it_would_miss(calibrated.detector, trained.split.calibration_scenes, settings, workspace)
             calibrated = replace(calibrated, detector=detector)
             _log(trained, calibrated, validation, settings)
-            version = registry.register(detector, settings, request.reason, registry.CHALLENGER)
+            version = registry.register(detector, settings, request.reason, CHALLENGER)
             os.rename(workspace.latents / staging, workspace.latents / version)
         finally:
             shutil.rmtree(workspace.latents / staging, ignore_errors=True)

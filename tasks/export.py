@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import Settings, Workspace
-from tasks.registry import CHAMPION, registered
+from tasks.moves import CHAMPION
+from tasks.registry import registered
 from vae.detector import Detector
 from vae.export import Precision, Target, export
 

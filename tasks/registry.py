@@ -1,8 +1,4 @@
-"""The registry of detectors: MLflow's registered model, whose alias `champion` is the one that scores tonight.
-
-Every move of that alias is written down first, as a tag of the version that it moves to, and the alias moves last: a
-kill in between leaves the old champion, and a move that was written down and did not happen.
-"""
+"""The registry of detectors: MLflow's registered model, whose alias `champion` is the one that scores tonight."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,17 +25,24 @@ from configs import Settings, Workspace
 from configs.workspace import safe_name
 from tasks import tracking
 from tasks.last_known import LastKnown, last_known, remember
+from tasks.moves import (
+    CHALLENGER,
+    CHAMPION,
+    LONGEST_WORDS,
+    Move,
+    champion_version,
+    drop_challenger,
+    move,
+    moves_to,
+    named,
+)
 from vae.detector import Detector
 from vae.errors import DetectorError
 
 log = logging.getLogger(__name__)
 
-CHAMPION: Literal["champion"] = "champion"
-CHALLENGER: Literal["challenger"] = "challenger"
 DIGEST_TAG = "tilewatch.sha256"
-MOVED_TAG = "tilewatch.promoted."  # and the moment; one tag a move, so that none is ever overwritten
 COMPARED_TAG = "tilewatch.compared"
-LONGEST_WORDS = 2000  # MLflow refuses tags of more than 5000 characters
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -49,25 +52,6 @@ class NoChampion(LookupError):
 
 class AnotherChampion(RuntimeError):
     """The champion is no longer the one that the challenger was compared with."""
-
-
-@dataclass(frozen=True)
-class Move:
-    """A move of the alias `champion`, as it was written down.
-
-    Attributes:
-        at: When, UTC, ISO 8601.
-        of: The version that became the champion, e.g. "v3".
-        instead_of: The champion until then; '' when there was none.
-        why: In words.
-        back: Whether an earlier champion was put back.
-    """
-
-    at: str
-    of: str
-    instead_of: str
-    why: str
-    back: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +114,7 @@ def register(
             )
     version = mlflow.register_model(info.model_uri, settings.name, tags={DIGEST_TAG: digest, "reason": reason})
     if alias == CHAMPION:
-        _move(client, settings, version.version, _champion_version(client, settings), reason or "registered")
+        move(client, settings, version.version, champion_version(client, settings), reason or "registered")
     else:
         client.set_registered_model_alias(settings.name, CHALLENGER, version.version)
     return f"v{version.version}"
@@ -158,16 +142,16 @@ def promote(
     """
     _, version = registered(settings, workspace, version)
     client = mlflow.MlflowClient()
-    before = _champion_version(client, settings)
-    if instead_of is not None and _named(before) != instead_of:
+    before = champion_version(client, settings)
+    if instead_of is not None and named(before) != instead_of:
         raise AnotherChampion(
-            f"{_named(before) or 'no version'} is the champion of {settings.name} now, not {instead_of or 'none'}, so "
+            f"{named(before) or 'no version'} is the champion of {settings.name} now, not {instead_of or 'none'}, so "
             f"that {version} was not promoted: see `tilewatch models list`, and promote the one you want"
         )
-    if _named(before) == version:
-        _drop_challenger(client, settings, version.removeprefix("v"))
+    if named(before) == version:
+        drop_challenger(client, settings, version.removeprefix("v"))
         return None
-    return _move(client, settings, version.removeprefix("v"), before, reason)
+    return move(client, settings, version.removeprefix("v"), before, reason)
 
 
 def rollback(settings: Settings, workspace: Workspace, reason: str = "") -> Move:
@@ -181,7 +165,7 @@ def rollback(settings: Settings, workspace: Workspace, reason: str = "") -> Move
         DetectorError: The files of the earlier one are not those that were registered.
     """
     now = _version(settings, workspace, CHAMPION)
-    made = [move for move in _moves(now.tags) if not move.back]
+    made = [one for one in moves_to(now.tags) if not one.back]
     before = made[-1].instead_of if made else ""
     if not before:
         raise NoChampion(
@@ -191,7 +175,7 @@ def rollback(settings: Settings, workspace: Workspace, reason: str = "") -> Move
     registered(settings, workspace, before)
     client = mlflow.MlflowClient()
     why = reason or f"back from v{now.version}"
-    return _move(client, settings, before.removeprefix("v"), now.version, why, back=True)
+    return move(client, settings, before.removeprefix("v"), now.version, why, back=True)
 
 
 def listed(settings: Settings, workspace: Workspace) -> list[ModelRow]:
@@ -203,18 +187,18 @@ def listed(settings: Settings, workspace: Workspace) -> list[ModelRow]:
         for alias, number in one.aliases.items():
             aliases.setdefault(str(number), []).append(alias)
     versions = client.search_model_versions(f"name = '{settings.name}'")
-    everything = {version.version: _moves(version.tags) for version in versions}
+    everything = {version.version: moves_to(version.tags) for version in versions}
     # What was never the champion afterwards, and nobody's predecessor, was written down by a run that was killed.
-    happened = {move.instead_of for moves in everything.values() for move in moves}
-    happened |= {_named(number) for number, names in aliases.items() if CHAMPION in names}
+    happened = {one.instead_of for moves in everything.values() for one in moves}
+    happened |= {named(number) for number, names in aliases.items() if CHAMPION in names}
     rows = []
     for version in sorted(versions, key=lambda one: -int(one.version)):
-        moves = everything[version.version] if _named(version.version) in happened else []
+        moves = everything[version.version] if named(version.version) in happened else []
         last = moves[-1] if moves else None
         made = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds")
         rows.append(
             ModelRow(
-                version=_named(version.version),
+                version=named(version.version),
                 aliases=tuple(sorted(aliases.get(str(version.version), []))),
                 made=made,
                 reason=version.tags.get("reason", ""),
@@ -293,46 +277,6 @@ def registered(settings: Settings, workspace: Workspace, which: str) -> tuple[Pa
                 shutil.rmtree(folder, ignore_errors=True)
                 os.rename(copy, folder)
     return folder, f"v{version.version}"
-
-
-def _move(
-    client: mlflow.MlflowClient, settings: Settings, number: str, before: str | None, why: str, back: bool = False
-) -> Move:
-    """Write a move down, then move the alias, then take the challenger's alias from the new champion."""
-    at = datetime.now(UTC)
-    move = Move(at.isoformat(timespec="seconds"), _named(number), _named(before), why[:LONGEST_WORDS], back)
-    key = f"{MOVED_TAG}{at.strftime('%Y%m%dT%H%M%S.%fZ')}"
-    client.set_model_version_tag(settings.name, number, key, json.dumps(asdict(move)))
-    client.set_registered_model_alias(settings.name, CHAMPION, number)
-    _drop_challenger(client, settings, number)
-    return move
-
-
-def _drop_challenger(client: mlflow.MlflowClient, settings: Settings, number: str) -> None:
-    """A champion is no challenger."""
-    aliases = client.get_model_version(settings.name, number).aliases
-    if CHALLENGER in aliases and CHAMPION in aliases:
-        client.delete_registered_model_alias(settings.name, CHALLENGER)
-
-
-def _moves(tags: Mapping[str, str]) -> list[Move]:
-    """The moves to a version that were written down, the oldest first."""
-    return [Move(**json.loads(text)) for key, text in sorted(tags.items()) if key.startswith(MOVED_TAG)]
-
-
-def _named(number: str | int | None) -> str:
-    """A version as it is written everywhere: "v3"; '' for none."""
-    return "" if number is None else f"v{number}"
-
-
-def _champion_version(client: mlflow.MlflowClient, settings: Settings) -> str | None:
-    """The number of the champion; None when there is none."""
-    try:
-        return str(client.get_model_version_by_alias(settings.name, CHAMPION).version)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
 
 
 def _signature(detector: Detector) -> ModelSignature:

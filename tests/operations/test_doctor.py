@@ -38,6 +38,18 @@ def test_nothing_is_wrong_with_this_installation(config: Path, tmp_path: Path):
     assert not (tmp_path / "workspace").exists()  # it only looked
 
 
+def test_nights_that_wait_for_mlflow_are_told(config: Path, tmp_path: Path):
+    pending = Workspace(tmp_path / "workspace").pending
+    pending.mkdir(parents=True)
+    for day in range(1, 5):
+        (pending / f"2025-07-0{day}.json").touch()
+
+    found = look(config, tmp_path / "workspace")["nights"]
+
+    assert found.state == "warning"
+    assert found.found == "4 not in MLflow yet: 2025-07-01, 2025-07-02, 2025-07-03 …"
+
+
 def test_a_combination_that_fails_silently_is_found(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     real = metadata.version
     monkeypatch.setattr(doctor, "version", lambda name: "2.1.0" if name == "sqlalchemy" else real(name))

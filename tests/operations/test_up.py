@@ -127,6 +127,11 @@ class Place:
         client = MlflowClient(Workspace(self.workspace).mlflow_uri)
         return {str(one.version): one.tags["reason"] for one in client.search_model_versions("name = 'meadow'")}
 
+    def aliases(self) -> dict[str, str]:
+        """Which versions of the registry have a role."""
+        found = MlflowClient(Workspace(self.workspace).mlflow_uri).get_registered_model("meadow").aliases
+        return {str(alias): str(version) for alias, version in found.items()}
+
 
 def _command(process: psutil.Process) -> list[str]:
     try:
@@ -245,6 +250,17 @@ def test_a_drift_starts_exactly_one_training(place: Place):
 
     assert [state["type"] for state in states] == ["COMPLETED", "COMPLETED"]
     assert sorted(place.versions().values()) == ["asked for in the form", DRIFT["reason"]]
+
+
+def test_a_challenger_takes_over_when_somebody_promotes_it(place: Place):
+    trained = place.ended(place.run("train", reason="a challenger", epochs=1, promotion="asked"))["state"]
+    assert trained["type"] == "COMPLETED", trained["message"]
+    assert place.aliases() == {"challenger": "3", "champion": "2"}
+
+    promoted = place.ended(place.run("promote", version="challenger", reason="looked at"))["state"]
+
+    assert promoted["type"] == "COMPLETED", promoted["message"]
+    assert place.aliases()["champion"] == "3"
 
 
 def test_a_night_whose_process_is_killed_goes_on(place: Place):

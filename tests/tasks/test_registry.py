@@ -10,6 +10,7 @@ import pytest
 
 from configs import Settings, Workspace
 from tasks import registry, tracking
+from tasks.moves import MOVED_TAG
 from tests.rasters import watch_settings
 from tests.vae.test_detector import NO_NETWORK, calibrated
 from vae.errors import DetectorError
@@ -44,11 +45,11 @@ def meadow(registered: tuple[Settings, Workspace]) -> tuple[Settings, Workspace]
     client = mlflow.MlflowClient()
     for number in ("1", "2", "3"):
         for key in client.get_model_version("meadow", number).tags:
-            if key.startswith(registry.MOVED_TAG):
+            if key.startswith(MOVED_TAG):
                 client.delete_model_version_tag("meadow", number, key)
     registry.promote(settings, workspace, "v2", "only to leave v1")
     for key in client.get_model_version("meadow", "2").tags:
-        if key.startswith(registry.MOVED_TAG):
+        if key.startswith(MOVED_TAG):
             client.delete_model_version_tag("meadow", "2", key)
     client.delete_registered_model_alias("meadow", "champion")
     registry.promote(settings, workspace, "v1", "the first")
@@ -155,7 +156,7 @@ def test_every_move_is_kept_and_a_long_reason_is_cut(meadow: tuple[Settings, Wor
     registry.promote(*meadow, "v2", "again")
 
     tags = mlflow.MlflowClient().get_model_version("meadow", "2").tags
-    moves = [json.loads(text) for key, text in sorted(tags.items()) if key.startswith(registry.MOVED_TAG)]
+    moves = [json.loads(text) for key, text in sorted(tags.items()) if key.startswith(MOVED_TAG)]
     assert [move["why"] for move in moves] == ["x" * registry.LONGEST_WORDS, "again"]
 
 
