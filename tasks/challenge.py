@@ -18,6 +18,7 @@ from scipy.stats import binom, norm, t
 
 from configs import Settings, Workspace
 from configs.schema import PromotionSettings
+from imagery.sources.scene import place_and_day
 from tasks.comparing import Seen, see
 from tasks.frozen import ROLES, FrozenSet, NothingToCompare, learned
 from tasks.intervals import Interval, draws, percentile_interval
@@ -139,9 +140,7 @@ def challenge(
         )
     )
     better, why = decide(champion, challenger, difference, promotion, drifting)
-    dates = tuple(
-        sorted({date.fromisoformat(scene.scene_id.split("/")[1][:10]) for scene in frozen.scenes if scene.clean})
-    )
+    dates = tuple(sorted({place_and_day(scene.scene_id)[1] for scene in frozen.scenes if scene.clean}))
     verdicts = int((tiles["kind"] == "verdict").sum())
     facts = [
         _numbers(champion, challenger, difference, promotion),

@@ -23,17 +23,19 @@ from mlflow.exceptions import MlflowException
 
 from configs import Settings, Workspace
 from configs.workspace import safe_name, write_text
+from imagery.sources.scene import place_and_day
 from tasks import tracking
 from tasks.nights import finished_nights, read_nights
 from tasks.suspects import keep_judgement
 
-Kind = Literal["heatmap", "scores", "latents", "page", "run"]
+Kind = Literal["heatmap", "scores", "latents", "reference", "page", "run"]
 
 LOOKED_BACK_AT = 30  # nights, and scenes of a place: what drift and the pages read of the past
 VERSION = re.compile(r"v[1-9]\d*")
 SCENE_FILE = re.compile(
     r"(?P<scene>(?P<day>\d{4}-\d\d-\d\d)(?:T[\d.]+Z)?(?:_\d+)?)(?P<end>_anomaly\.(?:tif|qml)|_profile\.json|\.parquet)"
 )
+REFERENCE = re.compile(r"[0-9a-f]{16}\.json")
 HEATMAP, SCORES = ("_anomaly.tif", "_anomaly.qml"), ("_profile.json", ".parquet")  # in the order in which they go
 
 log = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ def plan(settings: Settings, workspace: Workspace, today: date) -> list[Removal]
     for scene in _scenes(workspace.latents):
         if (scene.version in unwanted or old(scene.day, keep.latents)) and _key(scene) not in at_work:
             found += _removal("latents", scene, (".parquet",), workspace)
+    found += [one for one in _references(workspace) if old(one.night, keep.references)]
     for night in sorted(finished):
         page = workspace.reports / night.isoformat() / "report.html"
         if old(night, keep.reports) and page.is_file() and not _linked(page, workspace):
@@ -233,6 +236,20 @@ def _removal(kind: Kind, scene: Scene, ends: Sequence[str], workspace: Workspace
         return []
     what = files[0].with_name(scene.name).relative_to(workspace.root).as_posix()
     return [Removal(kind, scene.day, what, files, sum(path.stat().st_size for path in files))]
+
+
+def _references(workspace: Workspace) -> Iterator[Removal]:
+    """All composites, each of the date of its last scene; whatever is compared with one again builds it again."""
+    for folder in _folders(workspace.reference):
+        for record in sorted(path for path in folder.iterdir() if REFERENCE.fullmatch(path.name)):
+            image = record.with_suffix(".tif")
+            if record.is_symlink() or image.is_symlink() or not image.is_file():
+                continue
+            members = json.loads(record.read_text(encoding="utf-8"))["members"]
+            day = max(place_and_day(member["scene_id"])[1] for member in members)
+            files = (record, image)  # without its record it is not found
+            what = record.with_suffix("").relative_to(workspace.root).as_posix()
+            yield Removal("reference", day, what, files, sum(path.stat().st_size for path in files))
 
 
 def _unlink_from_item(item: Path, files: Sequence[Path]) -> None:

@@ -41,6 +41,9 @@ class RetentionSettings(Section):
     )
     scores: int | None = Field(None, ge=1, description="Days for which scores and histograms are kept.")
     latents: int | None = Field(None, ge=1, description="Days for which latents are kept.")
+    references: int | None = Field(
+        None, ge=1, description="Days for which what a place looked like is kept, since the last scene in it."
+    )
     reports: int | None = Field(None, ge=1, description="Days for which nights' pages are kept; their records stay.")
     runs: int | None = Field(None, ge=1, description="Days for which MLflow runs of nights are kept.")
     versions: int | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,24 @@ from xxhash import xxh3_128
 
 from configs.workspace import time_name
 
+SCENE_ID = re.compile(r"(?P<location>.*)/(?P<day>\d{4}-\d\d-\d\d)[^/]*(?:/\d+)?", re.DOTALL)
 ARCHIVE = re.compile(r"/vsi(?:zip|tar)/\{(?P<archive>.+?)\}/.+")
+
+
+def place_and_day(scene_id: str) -> tuple[str, date]:
+    """The location and the UTC date that a `scene_id` names; a location may have any name.
+
+    Example:
+        >>> place_and_day("north/east/2024-07-01T101112Z/2")
+        ('north/east', datetime.date(2024, 7, 1))
+
+    Raises:
+        ValueError: It names none.
+    """
+    found = SCENE_ID.fullmatch(scene_id)
+    if found is None:
+        raise ValueError(f"{scene_id!r} names no scene: <location>/<date>[/<n>] is meant")
+    return found["location"], date.fromisoformat(found["day"])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
@@ -12,10 +11,10 @@ import pandas as pd
 
 from configs import Workspace
 from configs.workspace import whole_file
+from imagery.sources.scene import place_and_day
 
 # By verdict: whether the tile shows an anomaly. Of bad data nothing is known.
 MEANS: Mapping[str, bool | None] = {"anomaly": True, "false alarm": False, "cloud or shadow": False, "bad data": None}
-SCENE = re.compile(r"(?P<location>.*)/(?P<day>\d{4}-\d\d-\d\d)[^/]*(/\d+)?", re.DOTALL)
 COLUMNS = ["tile_id", "scene_id", "verdict", "reviewed_at"]  # the others may be missing
 
 
@@ -41,6 +40,7 @@ class Verdict:
         detector_version: The detector that scored it; '' when not known.
         score: Its score then; None when not known.
         p_value: Of this score, as the detector was calibrated; None when not known.
+        trace_id: The trace of MLflow on which it was said; '' when it was entered by hand.
     """
 
     scene_id: str
@@ -56,6 +56,7 @@ class Verdict:
     detector_version: str = ""
     score: float | None = None
     p_value: float | None = None
+    trace_id: str = ""
 
     @property
     def anomaly(self) -> bool | None:
@@ -65,22 +66,26 @@ class Verdict:
     @property
     def location(self) -> str:
         """The place."""
-        return self._named("location")
+        return place_and_day(self.scene_id)[0]
 
     @property
     def night(self) -> date:
         """The UTC date of the scene."""
-        return date.fromisoformat(self._named("day"))
-
-    def _named(self, part: str) -> str:
-        found = SCENE.fullmatch(self.scene_id)
-        if found is None:
-            raise VerdictError(f"a verdict is of the scene {self.scene_id!r}, which is no <location>/<date>[/<n>]")
-        return found[part]
+        return place_and_day(self.scene_id)[1]
 
 
 def read_verdicts(workspace: Workspace) -> list[Verdict]:
     """The latest verdict of each tile and scene, by scene and tile; none when nobody has said anything yet.
+
+    Raises:
+        VerdictError: A column is missing, or a verdict is none of those that there are.
+    """
+    latest = {(one.scene_id, one.tile_id): one for one in read_all(workspace)}
+    return [latest[key] for key in sorted(latest)]
+
+
+def read_all(workspace: Workspace) -> list[Verdict]:
+    """All rows of the table, the latest last: a tile has several when somebody entered one by hand as well.
 
     Raises:
         VerdictError: A column is missing, or a verdict is none of those that there are.
@@ -96,10 +101,9 @@ def read_verdicts(workspace: Workspace) -> list[Verdict]:
     if unknown:
         raise VerdictError(f"{path} has the verdict {unknown[0]!r}: there are {', '.join(MEANS)}")
     table["reviewed_at"] = pd.to_datetime(table["reviewed_at"], utc=True)
-    # Of two at the same moment, the one that was written later.
-    latest = table.sort_values("reviewed_at", kind="stable").drop_duplicates(["scene_id", "tile_id"], keep="last")
     known = [one.name for one in fields(Verdict) if one.name in table]
-    rows = latest.sort_values(["scene_id", "tile_id"])[known].to_dict("records")
+    # Of two at the same moment, the one that was written later is the last.
+    rows = table.sort_values("reviewed_at", kind="stable")[known].to_dict("records")
     return [Verdict(**{str(name): value for name, value in row.items() if _known(value)}) for row in rows]
 
 

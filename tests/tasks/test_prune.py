@@ -16,11 +16,13 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import DatabaseError
 
 from configs import Settings, Workspace
+from configs.schema import RetentionSettings
 from imagery.quarantine import QuarantineRecord
+from imagery.sources.scene import place_and_day
 from tasks import prune, tracking
 from tasks.nights import NightRecord, night_folder, write_night
 from tasks.prune import Removal, carry_out, plan
-from tasks.reference import flagged_as_whole
+from tasks.reference import flagged_as_whole, usual_of
 from tasks.suspects import suspects
 from tests.places import Watched
 from tests.scored import write_scored
@@ -128,6 +130,25 @@ def test_what_is_planned_is_what_is_freed(workspace: Workspace) -> None:
 
 def test_pages_go_and_the_records_and_flags_of_their_nights_stay(workspace: Workspace) -> None:
     assert pruned(kept(reports=20), workspace) == {f"reports/{night}/report.html" for night in NIGHTS[:2]}
+
+
+def test_references_go_when_their_last_scene_is_old_and_are_built_again(place: Watched) -> None:
+    record = place.records[-1]
+    usual = usual_of(record, place.settings, place.workspace)
+    assert usual is not None
+    path, content = usual.reference.path, usual.reference.path.read_bytes()
+    last = max(place_and_day(member.scene_id)[1] for member in usual.reference.members)
+    settings = place.settings.model_copy(update={"retention": RetentionSettings(references=10)})
+
+    assert not [one for one in plan(settings, place.workspace, last + timedelta(days=10)) if path in one.files]
+    removals = [one for one in plan(settings, place.workspace, last + timedelta(days=11)) if path in one.files]
+    carry_out(removals, settings, place.workspace)
+
+    assert [one.kind for one in removals] == ["reference"]
+    assert not path.exists()
+    again = usual_of(record, place.settings, place.workspace)
+    assert again is not None
+    assert again.reference.path.read_bytes() == content
 
 
 def test_nothing_of_a_night_that_is_not_finished_goes(workspace: Workspace) -> None:
