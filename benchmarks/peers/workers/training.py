@@ -18,6 +18,8 @@ from serving import Given, serve
 
 LATENT = 64
 WARM = 2  # passes that are not timed
+REPETITIONS, PASSES = 3, 10  # of the training, and of its network alone
+SLOW = 60.0  # seconds that an epoch takes of a peer that is timed once: minutes are long against what disturbs them
 
 
 class Trained:
@@ -38,19 +40,18 @@ class Trained:
         The difference of a long training and a short one is timed: what a training costs beside its epochs is not.
         """
         make, train = (self._pyod if self._kind == "pyod" else self._pythae)(x)
-        train(1)
+        slow = _seconds(lambda: train(1)) > SLOW
+        epochs, repetitions = (1, 1) if slow else (self._epochs, REPETITIONS)
         seconds = []
-        for _ in range(3):
-            started = time.perf_counter()
-            train(1)
-            middle = time.perf_counter()
-            train(1 + self._epochs)
-            seconds.append((time.perf_counter() - middle) - (middle - started))
+        for _ in range(repetitions):
+            short = _seconds(lambda: train(1))
+            seconds.append(_seconds(lambda: train(1 + epochs)) - short)
         model, loss = make()
-        bare = self._bare(model, loss, x.shape[1:])
+        bare = self._bare(model, loss, x.shape[1:], 3 if slow else PASSES)
         return {
-            "tiles_per_second": len(x) * self._epochs / statistics.median(seconds),
+            "tiles_per_second": len(x) * epochs / statistics.median(seconds),
             "bare_tiles_per_second": bare,
+            "repetitions": repetitions,
             "parameters": sum(one.numel() for one in model.parameters()),
         }, None
 
@@ -105,15 +106,23 @@ class Trained:
 
         return make, train
 
-    def _bare(self, network: Any, loss: Callable[[Any, torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> float:
+    def _bare(
+        self, network: Any, loss: Callable[[Any, torch.Tensor], torch.Tensor], shape: tuple[int, ...], passes: int
+    ) -> float:
         some = torch.rand(self._batch, *shape, generator=torch.Generator().manual_seed(0))
-        seconds = []
-        for _ in range(WARM + 10):
-            started = time.perf_counter()
+
+        def once() -> None:
             network.zero_grad(set_to_none=True)
             loss(network, some).backward()
-            seconds.append(time.perf_counter() - started)
+
+        seconds = [_seconds(once) for _ in range(WARM + passes)]
         return self._batch / statistics.median(seconds[WARM:])
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
