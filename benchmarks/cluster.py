@@ -112,7 +112,8 @@ def prepared(folder: Path, scenes: int, side: int) -> Ready:
     dates = tuple(date(2024, 3, 1) + timedelta(days=3 * number) for number in range(scenes))
     place = Location("tisza-plain", "river", 32634, west=463_200, north=5_218_600, size=side)
     last = dates[TRAINING - 1], dates[TRAINING + CALIBRATION - 1]
-    simulate(folder / "scenes", Plan(3, (place,), dates, *last))
+    clear = tuple((place.name, day) for day in dates)  # so that every scene is the same work
+    simulate(folder / "scenes", Plan(3, (place,), dates, *last, clear_scenes=clear))
     settings = Settings.model_validate(
         {
             "source": {"root": folder / "scenes", "bands": ["B02", "B03", "B04", "B08"]},
