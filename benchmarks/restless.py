@@ -84,17 +84,18 @@ class Ground:
         return float(self.valid[self.window(tile)].mean())
 
 
-def settle(path: Path, tile_size: int, count: int, seed: int) -> dict[tuple[int, int], Sort]:
+def settle(paths: Sequence[Path], tile_size: int, count: int, seed: int) -> dict[tuple[int, int], Sort]:
     """Where at a place what is restless lies, and of which sort.
 
     Args:
-        path: A clear scene of the place.
+        paths: Scenes of the place; the clearest is looked at.
         tile_size: Side of a tile, pixels.
         count: How many tiles.
         seed: Of the draw.
     """
-    ground, light = _read(path, tile_size)
-    draw = stream(seed, "restless", path.parent.name)
+    scenes = [_read(path, tile_size) for path in paths]
+    ground, light = max(enumerate(scenes), key=lambda one: (one[1][0].valid.mean(), one[0]))[1]
+    draw = stream(seed, "restless", paths[0].parent.name)
     order = [ground.tiles[number] for number in draw.permutation(len(ground.tiles))]
     found: dict[tuple[int, int], Sort] = {}
     for tile in order:
@@ -108,7 +109,7 @@ def alter(
     path: Path, to: Path, restless: dict[tuple[int, int], Sort], events: int, on_restless: float, seed: int,
     tile_size: int,
 ) -> list[Happening]:  # fmt: skip
-    """Write a scene with what is restless and with events.
+    """Write a scene with what is restless and with events, unless it is there.
 
     Args:
         path: A simulated scene, `<location>/<date>.tif`.
@@ -133,7 +134,8 @@ def alter(
             ground.values[:, *ground.window(tile)] = made
             stirred.append(tile)
     happened = _events(ground, light, list(restless), events, on_restless, draw, seed, f"{location} {night}")
-    _write(path, to, ground)
+    if not to.exists():
+        _write(path, to, ground)
     (names,) = [tile_ids(location, np.array(rows), np.array(cols)) for rows, cols in [zip(*ground.tiles, strict=True)]]
     name_of = dict(zip(ground.tiles, names, strict=True))
     return [

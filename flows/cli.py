@@ -9,7 +9,7 @@ from importlib import import_module
 from flows.commands.base import app, interrupt
 
 # Modules of flows.commands, in the order in which `--help` lists them.
-for group in ("watching", "looking", "operating", "models", "keeping"):
+for group in ("watching", "reporting", "latents", "looking", "review", "operating", "models", "keeping"):
     import_module(f"flows.commands.{group}")
 
 

@@ -15,10 +15,13 @@ from flows.ingest import IngestSummary
 from flows.models import Models, Promoted
 from flows.nightly import NightlySummary
 from flows.prune import PruneSummary
+from flows.review import Reviews
 from tasks.evaluate import Detection
 from tasks.evaluation import Evaluation
 from tasks.nights import NightRecord
+from tasks.review.answers import Collected
 
+MOST_VERDICTS = 20  # that are listed
 FEW_GROUPS = 10  # with fewer, a percentile bootstrap covers clearly less than it says
 
 
@@ -74,6 +77,41 @@ def _(result: NightlySummary, out: Console) -> None:
         out.print(f"Not in MLflow yet, since it does not answer: {nights}. The next run logs them.", soft_wrap=True)
     for night, reason in result.failed_trainings.items():
         out.print(f"Retraining after {night} failed: {reason}", markup=False, soft_wrap=True)
+
+
+@show.register
+def _(result: Collected, out: Console) -> None:
+    for words, found in (("new", result.new), ("changed", result.changed)):
+        named = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.items()))
+        out.print(f"{sum(found.values())} verdicts {words}{f': {named}' if named else ''}")
+    out.print(f"{result.withdrawn} withdrawn; {result.verdicts} tiles have a verdict")
+    for reason in result.skipped:
+        out.print(f"  left out: {reason}", markup=False, soft_wrap=True)
+
+
+@show.register
+def _(result: Reviews, out: Console) -> None:
+    if result.verdicts:
+        named = ", ".join(f"{count} {verdict}" for verdict, count in result.by_verdict.items())
+        out.print(f"{len(result.verdicts)} tiles have a verdict: {named}. The newest:")
+        table = Table("tile", "night", "verdict", "kind", "severity", "reviewer", "when", "comment", box=None)
+        for one in result.verdicts[:MOST_VERDICTS]:
+            when = f"{one.reviewed_at:%Y-%m-%d %H:%M}" if one.reviewed_at else ""
+            severity = "" if one.severity is None else f"{one.severity:g}"
+            texts = (one.tile_id, str(one.night), one.verdict, one.kind, severity, one.reviewer, when, one.comment)
+            table.add_row(*(escape(" ".join(text.split())) for text in texts))
+        out.print(table)
+    else:
+        out.print("Nobody has said anything yet, or it was not read: tilewatch review sync")
+    if result.waiting:
+        table = Table("night", "asked", "answered", "", box=None)
+        for night in result.waiting:
+            table.add_row(
+                str(night.night), str(night.asked), str(night.answered), "" if night.in_mlflow else "not in MLflow yet"
+            )
+        out.print(table)
+    else:
+        out.print("No question waits for an answer.")
 
 
 @show.register

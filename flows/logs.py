@@ -11,10 +11,12 @@ from rich.logging import RichHandler
 from imagery.errors import ImageryError
 from tasks.dataset import NothingToTrain
 from tasks.registry import NoChampion
+from tasks.review.verdicts import VerdictError
+from tasks.similar import SimilarError
 from vae.errors import VaeError
 
 # Failures whose message says all there is to say; any other one is shown with its trace.
-EXPECTED = (ImageryError, NothingToTrain, NoChampion, VaeError, OSError)
+EXPECTED = (ImageryError, NothingToTrain, NoChampion, SimilarError, VaeError, VerdictError, OSError)
 
 
 class Once(logging.Filter):

@@ -20,7 +20,7 @@ from flows.train import TrainSummary
 from imagery.catalog import Catalog, SceneRecord
 from imagery.grid import Grid
 from imagery.outputs import empty_scores, write_flags
-from tasks import pending, registry, steps
+from tasks import pending, registry, steps, tracking
 from tasks.disk import told
 from tasks.drift import MOST_NIGHTS, judge_night
 from tasks.drift_figures import write_drift_history
@@ -31,8 +31,10 @@ from tasks.left_over import sweep
 from tasks.nights import Night, NightRecord, due_nights, read_nights, refresh, unfinish
 from tasks.reference import Usual
 from tasks.report import ranked, write_report
+from tasks.review.answers import collect
 from tasks.review.asking import choose
 from tasks.review.heeding import heed
+from tasks.review.questions import write_questions
 from tasks.score import check_fit, score_files
 from tasks.tracked_night import night_log
 from tasks.train import usable_scenes
@@ -68,7 +70,7 @@ def nightly(watch: Watch, request: NightRequest | None = None) -> NightlySummary
 
     A night is scored by one detector, the champion at its time. Running it again changes nothing; a scene that arrives
     later makes its night due again. A second run in the same workspace waits for the first one. What a run that was
-    killed, or an MLflow that did not answer, has left is finished first.
+    killed, or an MLflow that did not answer, has left is finished first, and then people's verdicts are read.
 
     Args:
         watch: Configuration and workspace.
@@ -83,6 +85,7 @@ def nightly(watch: Watch, request: NightRequest | None = None) -> NightlySummary
         for record in pending.finish_all(settings, workspace):
             if record.run_id:
                 log.warning("the night of %s, which an earlier run had left, is in MLflow now", record.night)
+        _read_verdicts(settings, workspace)
         return _catch_up(watch, request or NightRequest(), settings, workspace)
 
 
@@ -109,6 +112,15 @@ def _catch_up(watch: Watch, request: NightRequest, settings: Settings, workspace
                 folder, version = registry.champion(settings, workspace) if answer.trainings else (folder, version)
     left = [entry.night.record.night for entry in pending.entries(workspace)]
     return NightlySummary(version, ingested, reported, trainings, failures, left)
+
+
+def _read_verdicts(settings: Settings, workspace: Workspace) -> None:
+    """Bring in what people have said since; without MLflow, what they had said until then counts."""
+    try:
+        collect(settings, workspace)
+    except tracking.AWAY as error:
+        reason = str(error).strip().partition("\n")[0]
+        log.warning("new verdicts could not be read (%s): those in %s count", reason, workspace.verdicts)
 
 
 def nothing_to_do(settings: Settings, workspace: Workspace, request: NightRequest) -> str | None:
@@ -170,6 +182,7 @@ def _report_night(night: Night, folder: Path, version: str, settings: Settings, 
         statistics=drift.statistics,
         report=report.relative_to(workspace.root).as_posix(),
     )
+    write_questions(night.night, asked, scored, shown, detector.bands, version, workspace)
     flag_files = write_flags(report.parent, together, _grids(known, workspace))
     files = [report, flag_files.flags, flag_files.flags_geojson, flag_files.areas_geojson]
     files += write_drift_history([*past, record], drift.limits, report.parent / "drift.png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from imagery.errors import ImageryError, SceneUnreachable
-from imagery.grid import Grid
+from imagery.grid import Grid, Tile
 from imagery.median import masked_median
 from imagery.outputs.cog import write_cog
 from imagery.reading import Pixels, SceneReader
@@ -23,6 +23,7 @@ MOST_FILES = 256  # that are open at a time
 FAST = {"level": 1, "num_threads": "ALL_CPUS"}  # a third of the time, 3 % more bytes, which no thread changes
 
 OpenMember = Callable[[SceneRecord], SceneReader]
+Without = Mapping[str, tuple[Tile, ...]]  # by scene_id: tiles of a scene whose pixels do not count in it
 
 
 class MemberUnreadable(ImageryError):
@@ -44,6 +45,7 @@ def write_composite(
     members: Sequence[SceneRecord],
     open_member: OpenMember,
     tags: dict[str, str],
+    without: Without | None = None,
 ) -> float:
     """Write the median of the valid pixels of some scenes, band by band, as a COG.
 
@@ -57,6 +59,7 @@ def write_composite(
         members: The scenes.
         open_member: Opens a scene on this grid.
         tags: Metadata items.
+        without: Tiles of these scenes whose pixels do not count.
 
     Returns:
         The share of the pixels that have a value.
@@ -66,7 +69,8 @@ def write_composite(
         SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
     """
     valid = 0
-    with write_cog(path, grid, (*bands, COUNT), tags, **FAST) as dataset, Members(members, open_member) as scenes:
+    opened = Members(members, open_member, without)
+    with write_cog(path, grid, (*bands, COUNT), tags, **FAST) as dataset, opened as scenes:
         for window in windows(grid, scenes.block_rows, AT_ONCE // (4 * len(bands) * len(members))):
             shape = (int(window.height), int(window.width))
             stack = np.empty((len(members), len(bands), *shape), np.float32)
@@ -104,14 +108,15 @@ class Members:
     Args:
         records: The scenes.
         open_member: Opens a scene on the location's grid.
+        without: Tiles of these scenes whose pixels do not count, whatever they are read for.
 
     Raises:
         MemberUnreadable: A scene that can no longer be opened, as it is entered.
         SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
     """
 
-    def __init__(self, records: Sequence[SceneRecord], open_member: OpenMember) -> None:
-        self._records, self._open = records, open_member
+    def __init__(self, records: Sequence[SceneRecord], open_member: OpenMember, without: Without | None = None) -> None:
+        self._records, self._open, self._without = records, open_member, without or {}
         self._stack, self._readers = ExitStack(), dict[str, SceneReader]()
         self.block_rows = 1
 
@@ -147,7 +152,8 @@ class Members:
         """
         with _named(record), ExitStack() as stack:
             kept = self._readers.get(record.scene_id)
-            return (kept or stack.enter_context(self._open(record))).read(window)
+            pixels = (kept or stack.enter_context(self._open(record))).read(window)
+            return pixels.without(self._without.get(record.scene_id, ()), window)
 
 
 @contextmanager

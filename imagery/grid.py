@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,7 @@ from imagery.footprints import outlines
 
 TileTable = dict[str, NDArray[np.int64]]  # row_off, col_off, height, width
 
+OFFSETS = re.compile(r"-r(?P<row>\d{5,9})-c(?P<column>\d{5,9})", re.ASCII)  # what follows the location in a `tile_id`
 TRUE_TO_SCALE = 0.05  # relative error of lengths up to which a projection is taken at its word
 
 
@@ -153,6 +155,16 @@ class Grid:
         rows, columns = np.repeat(tops, len(lefts)), np.tile(lefts, len(tops))
         heights, widths = np.minimum(size, self.height - rows), np.minimum(size, self.width - columns)
         return {"row_off": rows, "col_off": columns, "height": heights, "width": widths}
+
+    def named_tile(self, tile_id: str, location: str, size: int) -> Tile | None:
+        """The tile of so many pixels that a `tile_id` names; None when it names none of this grid and location."""
+        found = OFFSETS.fullmatch(tile_id.removeprefix(location)) if tile_id.startswith(location) else None
+        if found is None:
+            return None
+        row, column = int(found["row"]), int(found["column"])
+        if row >= self.height or column >= self.width:
+            return None
+        return Tile(row, column, min(size, self.height - row), min(size, self.width - column))
 
     def strips(self, size: int, stride: int | None = None) -> Iterator[list[Tile]]:
         """Rows of tiles, top to bottom: what is read at once. Strips overlap as tiles do."""

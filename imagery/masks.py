@@ -28,6 +28,7 @@ class Cause(IntEnum):
     SNOW = 5
     CLASS = 6
     DILATED = 7
+    JUDGED = 8  # by people, who saw no normal ground there
 
 
 # Without data, as opposed to data that does not count.

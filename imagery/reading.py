@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
@@ -17,7 +18,7 @@ from configs.schema import GridSettings, MaskSettings, SourceSettings
 from imagery import masks as masking
 from imagery.clouds import BLOCK, CloudModel
 from imagery.errors import SceneMismatch
-from imagery.grid import Grid, grid_of
+from imagery.grid import Grid, Tile, grid_of
 from imagery.guards import check_grid
 from imagery.masks import CLOUDY, EMPTY, Cause, Causes
 from imagery.opening import open_bands
@@ -56,6 +57,24 @@ class Pixels:
     def cloud(self) -> NDArray[np.bool_]:
         """(H, W) True where cloud or its shadow was masked."""
         return np.isin(self.causes, CLOUDY)
+
+    def without(self, tiles: Sequence[Tile], window: Window) -> Pixels:
+        """The same where the pixels of some tiles do not count.
+
+        Args:
+            tiles: Windows of the location's grid; those that lie elsewhere change nothing.
+            window: The window of the grid that these pixels are of.
+        """
+        if not tiles:
+            return self
+        causes = self.causes.copy()
+        top, left = int(window.row_off), int(window.col_off)
+        for tile in tiles:
+            rows = slice(max(tile.row_off - top, 0), max(tile.row_off + tile.height - top, 0))
+            columns = slice(max(tile.col_off - left, 0), max(tile.col_off + tile.width - left, 0))
+            inside = causes[rows, columns]
+            inside[inside == Cause.VALID] = Cause.JUDGED
+        return Pixels(self.values, causes)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from rasterio.windows import Window
 
 from configs.schema import ReferenceSettings
 from configs.workspace import Workspace, safe_name, write_text
-from imagery.composite import write_composite
+from imagery.composite import Without, write_composite
 from imagery.errors import ImageryError
-from imagery.grid import Grid
+from imagery.grid import Grid, Tile
 from imagery.reading import SceneReader
 from imagery.records import SceneRecord
 from imagery.registration import ChipPair
@@ -86,15 +86,32 @@ def _of_the_season(records: list[SceneRecord], day: date, within: int) -> list[S
 
 @dataclass(frozen=True)
 class Member:
-    """A scene that a reference is made of."""
+    """A scene that a reference is made of.
+
+    Attributes:
+        scene_id: The scene.
+        fingerprint: Digest of its content.
+        without: Tiles of it whose pixels do not count.
+    """
 
     scene_id: str
     fingerprint: str
+    without: tuple[Tile, ...] = ()
 
     @classmethod
-    def of(cls, record: SceneRecord) -> Member:
-        """A scene of the catalog."""
-        return cls(record.scene_id, record.fingerprint)
+    def of(cls, record: SceneRecord, without: Without | None = None) -> Member:
+        """A scene of the catalog, without some tiles."""
+        return cls(record.scene_id, record.fingerprint, (without or {}).get(record.scene_id, ()))
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON; of a scene that counts as a whole, what it was before tiles could be left out."""
+        record: dict[str, Any] = {"scene_id": self.scene_id, "fingerprint": self.fingerprint}
+        return record | {"without": [asdict(tile) for tile in self.without]} if self.without else record
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Member:
+        """The inverse of `to_record`."""
+        return cls(**record | {"without": tuple(Tile(**tile) for tile in record.get("without", ()))})
 
 
 @dataclass(frozen=True)
@@ -158,9 +175,9 @@ class ReferenceReader:
             yield ChipPair(before, after.values, count > 0, after.valid)
 
 
-def reference_name(members: Sequence[SceneRecord], key: str, grid: Grid) -> str:
+def reference_name(members: Sequence[Member], key: str, grid: Grid) -> str:
     """A digest of all that a reference is made of."""
-    made_of = [FORMAT, key, asdict(grid), [asdict(Member.of(record)) for record in members]]
+    made_of = [FORMAT, key, asdict(grid), [member.to_record() for member in members]]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
@@ -173,7 +190,7 @@ def find_reference(workspace: Workspace, location: str, name: str) -> Reference 
         return None
     if not path.exists():
         return None
-    members = tuple(Member(**member) for member in record["members"])
+    members = tuple(map(Member.from_record, record["members"]))
     grid, bands = Grid.from_record(record["grid"]), tuple(record["bands"])
     return Reference(record["location"], path, members, bands, record["key"], grid, record["valid_fraction"])
 
@@ -185,6 +202,7 @@ def build_reference(
     key: str,
     grid: Grid,
     open_member: Callable[[SceneRecord], SceneReader],
+    without: Without | None = None,
 ) -> Reference:
     """The composite of some scenes: found, or made. The same scenes give the same bytes.
 
@@ -195,20 +213,23 @@ def build_reference(
         key: Digest of the settings that decide how scenes are read.
         grid: The location's grid.
         open_member: Opens a scene on this grid.
+        without: Tiles of these scenes whose pixels do not count.
 
     Raises:
         MemberUnreadable: A scene that can no longer be read.
         SceneUnreachable: A scene that lies elsewhere and cannot be reached just now.
     """
-    location, name = members[0].location, reference_name(members, key, grid)
+    made_of = tuple(Member.of(record, without) for record in members)
+    location, name = members[0].location, reference_name(made_of, key, grid)
     found = find_reference(workspace, location, name)
     if found:
         return found
     path = _file(workspace, location, name)
     tags = {"location": location, "reference": name, "scene_ids": ",".join(record.scene_id for record in members)}
-    valid = write_composite(path, grid, bands, members, open_member, tags)
-    reference = Reference(location, path, tuple(map(Member.of, members)), bands, key, grid, valid)
+    valid = write_composite(path, grid, bands, members, open_member, tags, without)
+    reference = Reference(location, path, made_of, bands, key, grid, valid)
     record = {field: value for field, value in asdict(reference).items() if field != "path"}
+    record["members"] = [member.to_record() for member in made_of]
     write_text(path.with_suffix(".json"), json.dumps(record, ensure_ascii=False))
     return reference
 

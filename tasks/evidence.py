@@ -14,20 +14,29 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from configs import Settings, Workspace
-from imagery.catalog import SceneRecord
+from imagery.catalog import Catalog, SceneRecord
 from imagery.errors import ImageryError
 from imagery.tiles import read_tiles
 from imagery.truth import open_heatmap
 from tasks import pictures
 from tasks.ingest import open_scene
 from tasks.observe import conditions_for, opened
+from tasks.pictures import default_false_colour, default_rgb
 from tasks.reference import Usual
+from tasks.scene_maps import ground, map_view
 from tasks.score import read_nights, score_files
+from tasks.views import MapView
 from vae.calibration import NightLevel
 from vae.detector import Detector
 from vae.scores import find
 
-QUICKLOOK_SIDE = 480
+# Characters of all pictures of tiles and of all maps: with the words of a hundred flags the page stays under 10 MB.
+TILE_PICTURES, MAP_PICTURES = 7_400_000, 1_600_000
+MOST, MOST_OF_MAP = 100_000, 600_000  # of one of them
+KINDS = 8  # pictures of a tile, at most
+
+TONIGHT, FALSE, OVERLAY = "true colour", "false colour", "heatmap over true colour"
+Seen = tuple[NDArray[np.float32], NDArray[np.bool_]]  # values (C, H, W) and what of them is valid (H, W)
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +83,11 @@ class Illustrations:
 
     Attributes:
         tiles: By scene_id and tile_id: pictures as data URIs, by name, in the order in which they are shown.
-        maps: By location: a picture of the whole scene, as a data URI.
+        maps: A map of each scene.
     """
 
     tiles: Mapping[tuple[str, str], Mapping[str, str]]
-    maps: Mapping[str, str]
+    maps: Sequence[MapView]
 
 
 def illustrate(
@@ -88,7 +97,9 @@ def illustrate(
     settings: Settings,
     workspace: Workspace,
 ) -> Illustrations:
-    """Picture some tiles, and the scenes that they lie in. What can no longer be read stays without pictures.
+    """Picture some tiles, and all scenes as maps. What can no longer be read stays without pictures.
+
+    The more there is to show, the smaller are the pictures.
 
     Args:
         scored: The scenes of a night.
@@ -98,19 +109,22 @@ def illustrate(
         workspace: Where they are catalogued.
     """
     tiles: dict[tuple[str, str], Mapping[str, str]] = {}
-    maps: dict[str, str] = {}
+    maps = []
+    most = min(MOST, TILE_PICTURES // (KINDS * max(1, len(wanted))))
+    most_of_map = min(MOST_OF_MAP, MAP_PICTURES // max(1, len(scored))) // 2  # of the ground, and of its tiles
     for scene in scored:
         scene_id = scene.record.scene_id
         rows = scene.scores[[(scene_id, tile_id) in wanted for tile_id in scene.scores["tile_id"]]]
-        if rows.empty:
-            continue
+        image = None
         try:
-            found = flag_pictures(scene, rows, detector, settings, workspace)
-            maps[scene.record.location] = scene_map(scene, detector, settings, workspace)
+            found = flag_pictures(scene, rows, detector, settings, workspace, most)
+            tiles |= {(scene_id, tile_id): pictures for tile_id, pictures in found.items()}
+            image = _ground(scene, detector, settings, workspace)
         except ImageryError as error:  # the numbers are kept in the score files
             log.warning("%s is shown without pictures: %s", scene_id, error)
-            continue
-        tiles |= {(scene_id, tile_id): pictures for tile_id, pictures in found.items()}
+        grid = Catalog(workspace).grid(scene.record.location)
+        if grid and len(scene.scores):
+            maps.append(map_view(scene.scores, (grid.height, grid.width), image, settings.report.map_side, most_of_map))
     return Illustrations(tiles, maps)
 
 
@@ -120,7 +134,12 @@ def pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def flag_pictures(
-    scene: Scored, flags: gpd.GeoDataFrame, detector: Detector, settings: Settings, workspace: Workspace
+    scene: Scored,
+    flags: gpd.GeoDataFrame,
+    detector: Detector,
+    settings: Settings,
+    workspace: Workspace,
+    most: int = MOST,
 ) -> dict[str, dict[str, str]]:
     """Pictures of the flagged tiles of a scene as data URIs, by tile id and name.
 
@@ -130,22 +149,25 @@ def flag_pictures(
         detector: The detector that scored.
         settings: How the scene is read, and which bands are shown.
         workspace: Where it is catalogued.
+        most: Characters of one picture.
 
     Raises:
         ImageryError: The scene, its reference or its heatmap can no longer be read.
     """
     if flags.empty:
         return {}
-    rgb, limits = _colours(detector, settings)
+    limits = _limits(detector)
+    rgb, false = settings.report.rgb or default_rgb(detector.bands), _false_colour(detector, settings)
     high = _heat_limit(detector)
     location = scene.record.location
     places = set(zip(flags["row_off"], flags["col_off"], strict=True))
     compared = {row.tile_id: "past" in find(row.kind).needs for row in flags.itertuples()}
     found = {}
 
-    def picture(values: NDArray[np.float32], valid: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def picture(seen: Seen, shown: tuple[str, str, str], size: tuple[int, int]) -> NDArray[np.uint8]:
+        values, valid = seen
         window = (slice(0, size[0]), slice(0, size[1]))
-        return pictures.rgb_image(values[:, *window], detector.bands, rgb, limits, valid[window])
+        return pictures.rgb_image(values[:, *window], detector.bands, shown, limits, valid[window])
 
     with ExitStack() as stack:
         opened_scene = stack.enter_context(opened(scene.record, detector, scene.usual, settings, workspace))
@@ -157,51 +179,40 @@ def flag_pictures(
             model = detector.expected(batch.values, batch.valid, told) if detector.networks else None
             for index, tile in enumerate(batch.tiles):
                 tile_id, size = tile.tile_id(location), (tile.height, tile.width)
-                valid = batch.valid[index]
-                images = {"true colour": picture(batch.values[index], valid, size)}
+                seen: dict[str, Seen] = {TONIGHT: (batch.values[index], batch.valid[index])}
                 if scene.usual and reference:
                     before, count = reference.read(tile.window)
-                    before = scene.usual.alignment.alignment.apply(before)
-                    images["usual"] = picture(before, count > 0, size)
+                    seen["usual"] = scene.usual.alignment.alignment.apply(before), count > 0
                 if batch.past is not None and compared[tile_id]:
-                    images["expected"] = picture(batch.past.values[index], batch.past.valid[index], size)
+                    seen["expected"] = batch.past.values[index], batch.past.valid[index]
                 elif model is not None:
-                    images["expected"] = picture(model[index], valid, size)
-                images["heatmap"] = pictures.heat_image(heat(tile.window), 0.0, high)
-                found[tile_id] = {name: pictures.png_data_uri(image) for name, image in images.items()}
+                    seen["expected"] = model[index], batch.valid[index]
+                images = {name: picture(one, rgb, size) for name, one in seen.items()}
+                heatmap = heat(tile.window)
+                images["heatmap"] = pictures.heat_image(heatmap, 0.0, high)
+                if false:
+                    images |= {
+                        FALSE if name == TONIGHT else f"{name}, {FALSE}": picture(one, false, size)
+                        for name, one in seen.items()
+                    }
+                images[OVERLAY] = pictures.overlay(images[TONIGHT], heatmap, 0.0, high)
+                found[tile_id] = {name: pictures.fitted_data_uri(image, most) for name, image in images.items()}
     return found
 
 
-def scene_map(scene: Scored, detector: Detector, settings: Settings, workspace: Workspace) -> str:
-    """A small picture of the whole scene with its flags, read strip by strip, as a data URI.
-
-    Raises:
-        ImageryError: The scene can no longer be read.
-    """
-    rgb, limits = _colours(detector, settings)
-    channels = [detector.bands.index(band) for band in rgb]
+def _ground(scene: Scored, detector: Detector, settings: Settings, workspace: Workspace) -> NDArray[np.uint8]:
+    """What a scene looks like."""
+    rgb = settings.report.rgb or default_rgb(detector.bands)
     with open_scene(scene.record.scene, settings, workspace, scene.shift) as reader:
-        grid = reader.grid
-        # Strips are whole multiples of the factor they are shrunk by, so that they fit together.
-        factor = -(-max(grid.width, grid.height) // QUICKLOOK_SIDE)
-        strips = []
-        for strip in grid.strips(factor * max(1, detector.tile_size // factor)):
-            pixels = reader.read(grid.strip_window(strip))
-            side = -(-max(pixels.valid.shape) // factor)
-            strips.append(pictures.shrink(pixels.values[channels], pixels.valid, side))
-    values = np.concatenate([values for values, _ in strips], axis=1)
-    image = pictures.rgb_image(values, rgb, rgb, limits, np.concatenate([valid for _, valid in strips]))
-    states = np.where(scene.scores["score"].isna(), "unscored", np.where(scene.scores["flagged"], "flagged", "normal"))
-    marks = [
-        pictures.TileMark(row.row_off, row.col_off, row.height, row.width, state)
-        for row, state in zip(scene.scores.itertuples(), states.tolist(), strict=True)
-    ]
-    return pictures.jpeg_data_uri(pictures.location_map(image, (grid.height, grid.width), marks))
+        return ground(reader, rgb, detector.bands, _limits(detector), settings.report.map_side)
 
 
-def _colours(detector: Detector, settings: Settings) -> tuple[tuple[str, str, str], dict[str, tuple[float, float]]]:
-    limits = {band: (low, high) for band, (low, high) in detector.metadata["rgb_limits"].items()}
-    return settings.report.rgb or pictures.default_rgb(detector.bands), limits
+def _limits(detector: Detector) -> dict[str, tuple[float, float]]:
+    return {band: (low, high) for band, (low, high) in detector.metadata["rgb_limits"].items()}
+
+
+def _false_colour(detector: Detector, settings: Settings) -> tuple[str, str, str] | None:
+    return settings.report.false_colour or default_false_colour(detector.bands)
 
 
 def _heat_limit(detector: Detector) -> float:

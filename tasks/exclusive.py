@@ -5,7 +5,7 @@ lock of the system (`flock`), which ends with the process in whatever way that e
 opened, so that two threads of one process keep each other out as two processes do.
 
 Locks are taken in this order and never in another, so nobody waits for somebody who waits for him: `nightly`, `tune`,
-`train` (trainings and calibrations), `ingest`.
+`train` (trainings and calibrations), `ingest`, `review` (the table of verdicts).
 """
 
 from __future__ import annotations

@@ -9,44 +9,62 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tasks.night_words import asked_words, estimate_words, summarise
+from tasks.page_words import area, curve, degrees, main_bands, number, odds, place, plural, share
 from tasks.pictures import heat_ramp
-from tasks.views import CheckView, FlagView, NightView, ValidationView
+from tasks.views import CheckView, FlagView, MapView, NightView, PlaceView, SuppressedView, ValidationView
 
 # A night gone wrong can flag every tile: the page stays readable, and the score files have them all.
 MAX_ROWS = 1000
-MAX_BANDS = 12
+MAX_TILES = 60_000  # of all maps, that are told of when they are pointed at
+FEW = 3  # flags of a place that are not folded away
+MOST_PLACES = 10  # in the overview
 SEVERITIES = ("critical", "warning", "info")
 PICTURE = re.compile(r"data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/]+={0,2}")
-MISSING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class RankedFlag:
-    """A flag and its place in the ranking, which also names it on the page."""
+    """A flag and its number on the page."""
 
     rank: int
     flag: FlagView
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A line in a box of 100 by 30 units; `pieces` are runs of points without a gap, `limit` is a height."""
+class RankedPlace:
+    """A place and its flags: those with pictures, and those that are only listed."""
 
-    pieces: tuple[str, ...]
-    last: tuple[float, float]
-    limit: float
+    place: PlaceView
+    shown: Sequence[RankedFlag]
+    listed: Sequence[RankedFlag]
+
+    @property
+    def first(self) -> RankedFlag:
+        """The least likely one."""
+        return min([*self.shown, *self.listed], key=attrgetter("rank"))
+
+
+@dataclass(frozen=True)
+class MarkedMap:
+    """A map with what is marked on it. `tiles` is what the script knows of its tiles, '' when that is too much."""
+
+    view: MapView
+    flags: Sequence[RankedFlag]
+    suppressed: Sequence[tuple[int, SuppressedView]]
+    tiles: str
 
 
 def render_night(view: NightView) -> str:
@@ -55,18 +73,25 @@ def render_night(view: NightView) -> str:
     Raises:
         ValueError: A picture is not a base64 data URI, so the page would need the network.
     """
-    ranked = rank_flags(view.flags)
-    shown = [entry for entry in ranked if entry.flag.pictures]
-    listed = [entry for entry in ranked if not entry.flag.pictures]
-    numbers = [number for flag in view.flags for number in (flag.score, flag.threshold) if math.isfinite(number)]
+    places = _cut(rank_places(view.places))
+    entries = [entry for place in places for entry in (*place.shown, *place.listed)]
+    flags = [entry.flag for entry in entries]
+    numbers = [number for flag in flags for number in (flag.score, flag.threshold) if math.isfinite(number)]
+    suppressed = list(enumerate(view.suppressed, start=1))[:MAX_ROWS]
     environment = _environment()
-    script = _source(environment, "night.js.j2")
+    script = "\n".join(_source(environment, name) for name in ("night.js.j2", "map.js.j2"))
     page = environment.get_template("night.html.j2").render(
         view=view,
         summary=summarise(view),
-        shown=shown,
-        listed=listed[:MAX_ROWS],
-        unlisted=view.flagged - len(shown) - len(listed[:MAX_ROWS]),
+        asked=asked_words(view.asked, len(view.suppressed)),
+        places=places,
+        shown=sum(len(place.shown) for place in places),
+        listed=sum(len(place.listed) for place in places),
+        unlisted=view.flagged - len(entries),
+        few=FEW,
+        most_places=MOST_PLACES,
+        suppressed=suppressed,
+        maps=_marked_maps(view.maps, entries, suppressed),
         scale=(min([0.0, *numbers]), max([1e-12, *numbers])),
         observed_rate=view.flagged / view.scored if view.observed_rate is None and view.scored else view.observed_rate,
         checks=_checks_by_scene(view.checks),
@@ -99,107 +124,52 @@ def render_validation(view: ValidationView) -> str:
     return _encodable(page)
 
 
-def rank_flags(flags: Sequence[FlagView]) -> list[RankedFlag]:
-    """Put the most unusual first: smallest p-value, then largest score."""
+def rank_places(places: Sequence[PlaceView]) -> list[RankedPlace]:
+    """Put the place with the most unusual flag first, and within it the most unusual flag, and number the flags so.
+
+    More unusual is a smaller p-value, then a larger score.
+    """
 
     def unusual(flag: FlagView) -> tuple[float, float, str, str, str]:
         unknown = flag.p_value is None or math.isnan(flag.p_value)
         p_value = math.inf if flag.p_value is None or unknown else flag.p_value
         return p_value, -flag.score, flag.location, flag.acquired, flag.tile_id
 
-    return [RankedFlag(rank, flag) for rank, flag in enumerate(sorted(flags, key=unusual), start=1)]
+    sorted_flags = [(one, sorted(one.flags, key=unusual)) for one in places if one.flags]
+    sorted_flags.sort(key=lambda one: unusual(one[1][0]))
+    rank, found = 0, []
+    for one, flags in sorted_flags:
+        entries = [RankedFlag(rank + number, flag) for number, flag in enumerate(flags, start=1)]
+        rank += len(flags)
+        with_pictures = [entry for entry in entries if entry.flag.pictures]
+        found.append(RankedPlace(one, with_pictures, [entry for entry in entries if not entry.flag.pictures]))
+    return found
 
 
-def summarise(view: NightView) -> tuple[str, ...]:
-    """Say in plain words what the night brought: a headline, then sentences."""
-    used = sum(scene.status == "scored" for scene in view.scenes)
-    chance = view.nominal_rate * view.scored
-    if not view.scenes and not view.scored:
-        return "No new scenes tonight.", "Nothing was there to be scored."
-    if not view.scored:
-        return "Nothing could be scored tonight.", "Every tile was covered by cloud, without data, or set aside."
-    place = f" in {plural(used, 'scene')}" if used else ""
-    if chance >= 0.95:
-        expected = f"about {chance:,.0f} {'is' if round(chance) == 1 else 'are'} expected by chance"
-    else:
-        expected = "one at most is expected by chance" if chance >= 0.05 else "hardly any is expected by chance"
-    expected += f" at a false-alarm rate of {share(view.nominal_rate)}."
-    if not view.flagged:
-        return (
-            "Nothing stands out tonight.",
-            f"None of the {plural(view.scored, 'tile')} scored{place} passed its threshold; {expected}",
-        )
-    headline = f"{plural(view.flagged, 'tile')} {'stands' if view.flagged == 1 else 'stand'} out tonight."
-    sentence = f"{view.flagged:,} of the {plural(view.scored, 'tile')} scored{place} passed the threshold; {expected}"
-    # Tiles of one night are not independent, so this is a hint how to read the list, and not a test.
-    if view.flagged > 2 * chance + 2:
-        return headline, sentence, "That is more than chance explains."
-    return headline, sentence, "Chance may explain them all: trust the ranking more than the count."
+def _cut(places: Sequence[RankedPlace]) -> list[RankedPlace]:
+    """The same with at most so many flags that are only listed; places that are left with none go."""
+    left, found = MAX_ROWS, []
+    for one in places:
+        listed = one.listed[:left]
+        left -= len(listed)
+        if one.shown or listed:
+            found.append(replace(one, listed=listed))
+    return found
 
 
-def share(value: float | None) -> str:
-    """Write a share of 1 as a percentage with as many digits as tell something."""
-    if value is None or math.isnan(value):
-        return MISSING
-    percent = 100 * value
-    if percent == round(percent) or percent >= 10:
-        return f"{percent:.0f}\u202f%"
-    return f"{percent:.1f}\u202f%" if percent >= 0.1 else f"{percent:.1g}\u202f%"
-
-
-def number(value: float | None) -> str:
-    """Write a number with four significant digits."""
-    if value is None or math.isnan(value):
-        return MISSING
-    if abs(value) >= 1000 and math.isfinite(value):
-        return f"{value:,.0f}"
-    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
-
-
-def plural(count: int, noun: str) -> str:
-    """Write a count and its noun."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def odds(p_value: float | None) -> str:
-    """Write a p-value in words: 0.0025 is "1 in 400"."""
-    if p_value is None or math.isnan(p_value):
-        return "not calibrated"
-    if p_value < 1e-6:
-        return "under 1 in a million"
-    once_in = 1 / p_value
-    return f"1 in {float(f'{once_in:.2g}'):,.0f}" if once_in >= 100 else f"1 in {once_in:.0f}"
-
-
-def curve(history: Sequence[tuple[str, float]], limit: float) -> Curve | None:
-    """Draw (date, value) as a line; None when fewer than two values are numbers.
-
-    Dates set the horizontal distance when all of them can be read, else the points are evenly spaced.
-    """
-    values = [value for _, value in history if math.isfinite(value)]
-    if len(values) < 2:
-        return None
-    low, high = min([limit, 0.0, *values]), max([limit, *values])
-    room = (high - low) or 1.0
-    try:
-        days = [datetime.fromisoformat(day) for day, _ in history]
-        times = [(day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp() for day in days]
-    except ValueError:
-        times = [float(place) for place in range(len(history))]
-    span = (max(times) - min(times)) or 1.0
-
-    def height(value: float) -> float:
-        return round(28 - 26 * (value - low) / room, 2)
-
-    pieces: list[list[str]] = [[]]
-    last = (0.0, 0.0)
-    for time, (_, value) in zip(times, history, strict=True):
-        if not math.isfinite(value):
-            pieces.append([])
-            continue
-        last = (round(2 + 96 * (time - min(times)) / span, 2), height(value))
-        pieces[-1].append(f"{last[0]},{last[1]}")
-    return Curve(tuple(" ".join(piece) for piece in pieces if piece), last, height(limit))
+def _marked_maps(
+    maps: Sequence[MapView], entries: Sequence[RankedFlag], suppressed: Sequence[tuple[int, SuppressedView]]
+) -> list[MarkedMap]:
+    found, left = [], MAX_TILES
+    for view in maps:
+        left -= len(view.scores)
+        flags = [entry for entry in entries if entry.flag.scene == view.scene and entry.flag.window]
+        hidden = [(number, row) for number, row in suppressed if row.scene == view.scene and row.window]
+        once = [round(one) for one in view.once_in]
+        tiles: dict[str, Sequence[float | None]] = {"scores": view.scores, "onceIn": once}
+        tiles |= {"tile": view.tile, "rows": view.rows, "columns": view.columns, "size": view.size}
+        found.append(MarkedMap(view, flags, hidden, json.dumps(tiles, separators=(",", ":")) if left >= 0 else ""))
+    return found
 
 
 def _environment() -> Environment:
@@ -213,9 +183,12 @@ def _environment() -> Environment:
         curve=curve,
         picture=_picture,
         address=_address,
-        place=_place,
-        degrees=_degrees,
-        bands=_main_bands,
+        place=place,
+        degrees=degrees,
+        bands=main_bands,
+        area=area,
+        relative=_relative,
+        estimate=estimate_words,
     )
     environment.globals["plural"] = plural
     return environment
@@ -247,22 +220,9 @@ def _address(link: str) -> str | None:
     return link if link.isprintable() and scheme in ("", "http", "https", "file", "mailto") else None
 
 
-def _place(value: float, scale: tuple[float, float]) -> str:
-    """Say where a number lies between the ends of a scale, in percent for a style sheet."""
-    low, high = scale
-    position = (value - low) / (high - low) if math.isfinite(value) and high > low else float(value > 0)
-    return f"{100 * min(1.0, max(0.0, position)):.1f}%"
-
-
-def _degrees(value: float, letters: str) -> str:
-    """Write degrees with their hemisphere, `letters` being the positive and the negative one."""
-    return f"{abs(value):.4f}°\u202f{letters[0] if value >= 0 else letters[1]}"
-
-
-def _main_bands(errors: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Keep the bands with the largest shares of the error, in their own order."""
-    largest = sorted(errors, key=lambda band: (-errors[band], band))[:MAX_BANDS]
-    return [(band, errors[band]) for band in errors if band in largest]
+def _relative(path: str) -> str:
+    """A path as an address relative to the page: whatever it says, it is a path."""
+    return quote(path, errors="replace") if path.startswith(("./", "../")) else f"./{quote(path, errors='replace')}"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from tasks.artifacts import night_artifacts
 from tasks.events import NobodyListens, send
 from tasks.nights import NightRecord, read_nights, write_night
 from tasks.notify import tell_of_night
+from tasks.review.queue import ask
 from tasks.tracked_night import NightLog, log_night
 
 log = logging.getLogger(__name__)
@@ -38,14 +39,17 @@ class Entry:
     Attributes:
         night: What is told of it.
         told: Whether Prefect was told; only MLflow is missing then.
+        run_id: Its MLflow run; '' when that is missing, else what people are asked is.
     """
 
     night: NightLog
     told: bool = False
+    run_id: str = ""
 
     def to_json(self) -> str:
         """As one JSON object."""
-        content = asdict(self.night) | {"record": json.loads(self.night.record.to_json()), "told": self.told}
+        content = asdict(self.night) | {"record": json.loads(self.night.record.to_json())}
+        content |= {"told": self.told, "run_id": self.run_id}
         return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -54,7 +58,8 @@ class Entry:
         content = json.loads(text)
         record = NightRecord.from_json(json.dumps(content["record"]))
         files = tuple((name, folder) for name, folder in content["files"])
-        return cls(NightLog(record, content["metrics"], files, content["texts"]), content["told"])
+        night = NightLog(record, content["metrics"], files, content["texts"])
+        return cls(night, content["told"], content.get("run_id", ""))
 
 
 def entries(workspace: Workspace) -> list[Entry]:
@@ -69,22 +74,24 @@ def keep(entry: Entry, workspace: Workspace) -> None:
 
 
 def finish(entry: Entry, settings: Settings, workspace: Workspace) -> NightRecord:
-    """Tell MLflow and Prefect of a night in the journal, and write its record.
+    """Tell MLflow and Prefect of a night in the journal, ask people about it, and write its record.
 
     Returns:
-        The record; without a run when MLflow does not answer. Then the night stays in the journal.
+        The record; without a run when MLflow does not answer. The night then stays in the journal, as it does when
+        people could not be asked.
     """
-    record = replace(entry.night.record, run_id=_logged(entry.night, settings, workspace))
+    record = replace(entry.night.record, run_id=entry.run_id or _logged(entry.night, settings, workspace))
+    asked = bool(record.run_id) and _asked(record, settings, workspace)
     if not entry.told:
         report = workspace.root / record.report
         night_artifacts(record, gpd.read_parquet(report.with_name("flags.parquet")), report)
         _send(record, settings)
         earlier = read_nights(workspace, record.detector_version, before=record.night)
         tell_of_night(record, earlier[-1] if earlier else None, settings)
-    if not record.run_id:
-        keep(replace(entry, told=True), workspace)
+    if not asked:
+        keep(replace(entry, told=True, run_id=record.run_id), workspace)
     write_night(workspace, record)
-    if record.run_id:
+    if asked:
         _file(workspace, record.night).unlink()
     return record
 
@@ -123,6 +130,22 @@ def _logged(night: NightLog, settings: Settings, workspace: Workspace) -> str:
             workspace.pending,
         )
         return ""
+
+
+def _asked(record: NightRecord, settings: Settings, workspace: Workspace) -> bool:
+    """Whether MLflow's review queues have what the night asks; if not, it stops no night."""
+    try:
+        ask(record.night, record.run_id, settings, workspace)
+    except Exception as error:
+        log.warning(
+            "nobody is asked about the night of %s (%s: %s). The next run asks again; with review.flags, "
+            "review.sample and review.suppressed at 0 none does",
+            record.night,
+            type(error).__name__,
+            str(error).strip().partition("\n")[0],
+        )
+        return False
+    return True
 
 
 def _send(record: NightRecord, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Arrays to pictures: true colour, heatmaps and small maps, as exact bytes.
+"""Arrays to pictures: true colour, false colour and heatmaps, as exact bytes.
 
 Images are uint8 arrays of shape (H, W, 3), row 0 in the north. A masked pixel is hatched in two greys, whatever
 number lies beneath it, so that nobody mistakes missing data for ground.
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
-from math import ceil, isfinite, sqrt
-from typing import Literal
+from math import ceil, isfinite
 
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from imagery.bands import find_common
 
@@ -29,19 +27,12 @@ HATCH_WIDTH = 3
 # Two hatch greys and these fit in the 256 colours of a palette PNG, a third of the size of a true-colour one.
 HEAT_LEVELS = 254
 
-FLAG_COLOUR = (255, 140, 26)
-FLAG_EDGE = (20, 20, 20)
-
-
-@dataclass(frozen=True)
-class TileMark:
-    """Where a tile lies on its location's grid (pixels), and what became of it tonight."""
-
-    row_off: int
-    col_off: int
-    height: int
-    width: int
-    state: Literal["normal", "flagged", "unscored"]
+# What lies beyond the visible, the most telling first.
+BEYOND = ("nir", "swir16", "swir22")
+QUALITIES = (90, 80, 70, 55)  # of JPEG, best first
+FULL_COLOUR = 80  # quality from which on colour is as sharp as brightness
+LEAST_OF_RAW = 3.0  # times the text, that the bytes of a picture may have when it is tried to be kept exact
+SMALLEST = 16  # pixels
 
 
 def default_rgb(bands: Sequence[str]) -> tuple[str, str, str]:
@@ -54,6 +45,18 @@ def default_rgb(bands: Sequence[str]) -> tuple[str, str, str]:
     if len(bands) >= 3:
         return bands[0], bands[1], bands[2]
     return bands[0], bands[0], bands[0]
+
+
+def default_false_colour(bands: Sequence[str]) -> tuple[str, str, str] | None:
+    """Choose the bands of a picture that shows what eyes do not see: near infrared, red and green where there are.
+
+    Without near infrared it is the shortest infrared there is, and without any the first band that the picture in true
+    colour does not show. None when that one shows every band.
+    """
+    known, rgb = find_common(bands), default_rgb(bands)
+    invisible = [known[name] for name in BEYOND if name in known] + list(bands)
+    beyond = next((band for band in invisible if band not in rgb), None)
+    return None if beyond is None else (beyond, rgb[0], rgb[1])
 
 
 def stretch_limits(
@@ -174,18 +177,24 @@ def overlay(
 def shrink(
     values: NDArray[np.floating], valid: NDArray[np.bool_], side: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Average blocks of valid pixels until the longer side is at most `side` pixels.
+    """Average blocks of valid pixels until the longer side is at most `side` pixels; see `shrink_by`."""
+    return shrink_by(ceil(max(valid.shape) / side), values, valid)
+
+
+def shrink_by(
+    factor: int, values: NDArray[np.floating], valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Average blocks of `factor` by `factor` valid pixels.
 
     Args:
+        factor: Side of a block, pixels.
         values: (..., H, W).
         valid: (H, W); other pixels count in no average, nor do numbers that are not finite.
-        side: Largest height and width of the result in pixels.
 
     Returns:
         float32 (..., h, w) with NaN where a block holds no number, and bool (h, w): half of the block is valid.
     """
     height, width = valid.shape
-    factor = ceil(max(height, width) / side)
     # The last block of a row or column may stick out; what sticks out is not valid.
     padding = ((0, -height % factor), (0, -width % factor))
     valid_padded = np.pad(valid, padding)
@@ -199,63 +208,6 @@ def shrink(
     np.divide(total, count, out=mean, where=count > 0)
     pixels = np.pad(np.ones_like(valid), padding).reshape(blocks).sum(axis=(1, 3))
     return mean.astype(np.float32), valid_padded.reshape(blocks).sum(axis=(1, 3)) * 2 >= pixels
-
-
-def location_map(
-    image: NDArray[np.uint8], grid_shape: tuple[int, int], tiles: Iterable[TileMark], side: int = 480
-) -> NDArray[np.uint8]:
-    """Draw a whole location: flagged tiles outlined, tiles without a score hatched.
-
-    Args:
-        image: uint8 (h, w, 3), a quicklook of the whole grid at any resolution: `rgb_image` of `shrink`.
-        grid_shape: Height and width of the location's grid in pixels, which the tiles' windows count in.
-        tiles: The tiles of the location.
-        side: A smaller picture is enlarged by a whole factor up to about this many pixels, so that lines stay thin.
-
-    Returns:
-        uint8 (H, W, 3).
-    """
-    factor = max(1, side // max(image.shape[:2]))
-    canvas = enlarge(image, factor)
-    height, width = canvas.shape[:2]
-    down, right = height / grid_shape[0], width / grid_shape[1]
-    marks = list(tiles)
-    boxes = [
-        (
-            round(mark.col_off * right),
-            round(mark.row_off * down),
-            min(width, round((mark.col_off + mark.width) * right)),
-            min(height, round((mark.row_off + mark.height) * down)),
-        )
-        for mark in marks
-    ]
-    stripes = hatch(height, width)
-    for mark, (left, top, end, bottom) in zip(marks, boxes, strict=True):
-        if mark.state == "unscored":
-            window = (slice(top, bottom), slice(left, end))
-            canvas[window] = canvas[window] // 4 + stripes[window] // 4 * 3
-    picture = Image.fromarray(canvas)
-    pen = ImageDraw.Draw(picture)
-    flagged = [box for mark, box in zip(marks, boxes, strict=True) if mark.state == "flagged"]
-    # Dark edges first: neighbours share an edge, and must not paint over each other's colour.
-    for colour, inset, line in ((FLAG_EDGE, 0, 4), (FLAG_COLOUR, 1, 2)):
-        for left, top, end, bottom in flagged:
-            corner = (max(left + inset, end - 1 - inset), max(top + inset, bottom - 1 - inset))
-            pen.rectangle(((left + inset, top + inset), corner), outline=colour, width=line)
-    return np.asarray(picture)
-
-
-def picture_side(pictures: int, bytes_per_pixel: float, budget: int, longest: int = 640) -> int:
-    """Find the largest side (pixels) at which so many square pictures fit in `budget` bytes of base64.
-
-    Args:
-        pictures: How many there are.
-        bytes_per_pixel: At most 3 for a PNG in true colour, 1 for a heatmap, about 0.6 for a JPEG.
-        budget: Bytes for all of them together.
-        longest: No side is longer than this.
-    """
-    side = sqrt(budget * 3 / 4 / (max(1, pictures) * bytes_per_pixel))
-    return max(16, min(longest, int(side)))
 
 
 def enlarge(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -282,6 +234,30 @@ def png_data_uri(image: NDArray[np.uint8], scale: int = 1) -> str:
 def jpeg_data_uri(image: NDArray[np.uint8], quality: int = 85) -> str:
     """Encode a large picture, uint8 (H, W, 3), with a little loss as a `data:` URI, always the same."""
     return _data_uri(Image.fromarray(image), "jpeg", quality=quality, subsampling=0)
+
+
+def fitted_data_uri(image: NDArray[np.uint8], most: int) -> str:
+    """Encode a picture so that its text has at most `most` characters: as well as that allows, and always the same.
+
+    Without loss if that fits, else as JPEG, coarser and then smaller until it does, or is 16 pixels wide.
+
+    Args:
+        image: uint8 (H, W, 3).
+        most: Characters of the `data:` URI.
+    """
+    if image.size <= LEAST_OF_RAW * most:  # no photograph shrinks to less without loss, and trying takes long
+        exact = png_data_uri(image)
+        if len(exact) <= most:
+            return exact
+    picture = Image.fromarray(image)
+    while True:
+        for quality in QUALITIES:
+            uri = _data_uri(picture, "jpeg", quality=quality, subsampling=0 if quality >= FULL_COLOUR else 2)
+            if len(uri) <= most:
+                return uri
+        if min(picture.size) < 2 * SMALLEST:
+            return uri
+        picture = picture.reduce(2)
 
 
 def hatch(height: int, width: int) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -12,20 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
 from configs import Settings, Workspace
 from configs.workspace import write_text
 from imagery.alignment import Alignment, align_pixels
 from imagery.catalog import Catalog, SceneRecord, scene_file
-from imagery.composite import MemberUnreadable
+from imagery.composite import MemberUnreadable, Without
 from imagery.errors import ImageryError
 from imagery.expected import Expectation, PastReader, Transform, expect, open_past
+from imagery.grid import Grid
 from imagery.reading import SceneReader
 from imagery.reference import Member, Reference, build_reference, choose_members
 from imagery.registration import ChipPair, Registration, chip_windows, register, sample_windows
 from imagery.robust import evenly
 from tasks.ingest import open_scene, reading_key
-from tasks.suspects import judgement_files, read_judgement
+from tasks.review.verdicts import VerdictError
+from tasks.suspects import Judged, judgement_files, read_judged, read_judgement
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +142,9 @@ def usual_of(record: SceneRecord, settings: Settings, workspace: Workspace) -> U
 def reference_for(location: str, day: date, settings: Settings, workspace: Workspace) -> Reference | None:
     """What a location normally looks like on a day: found, or built of its scenes in the catalog.
 
-    A scene that was flagged as a whole is left out, and one that can no longer be read.
+    A scene that was flagged as a whole is left out, and one that can no longer be read. Tiles that people judged to
+    show an event, cloud or bad data are left out of their scene, here and in all that is expected from it; a scene of
+    which too little is left is not chosen.
 
     Returns:
         The reference; None when no scene is there to make it of.
@@ -151,10 +156,14 @@ def reference_for(location: str, day: date, settings: Settings, workspace: Works
         return None
     catalog, key = Catalog(workspace), reading_key(settings)
     grid, records = catalog.grid(location), catalog.scenes([location])
-    excluded: set[str] = set()
-    while grid is not None:
+    if grid is None:
+        return None
+    judged = _judged(location, workspace)
+    without = judged_tiles(records, grid, judged)
+    excluded = {one.scene_id for one in records if _left_of(one, without, grid) < settings.reference.min_valid}
+    while True:
         members = choose_members(records, day, settings.reference, excluded)
-        odd = {record.scene_id for record in members if flagged_as_whole(record, settings, workspace)}
+        odd = {record.scene_id for record in members if _flagged_as_whole(record, settings, workspace, judged)}
         if odd:
             excluded |= odd
         elif not members:
@@ -168,16 +177,59 @@ def reference_for(location: str, day: date, settings: Settings, workspace: Works
                     key,
                     grid,
                     _opens(settings, workspace),
+                    {record.scene_id: without[record.scene_id] for record in members if record.scene_id in without},
                 )
             except MemberUnreadable as error:
                 log.warning("%s", error)
                 excluded.add(error.scene_id)
-    return None
+
+
+def _judged(location: str, workspace: Workspace) -> Judged:
+    """What people have said; nothing when it cannot be read, so that a night is scored all the same."""
+    try:
+        return read_judged(workspace)
+    except VerdictError as error:
+        log.warning("%s is compared with all that it showed, confirmed events too: %s", location, error)
+        return Judged()
+
+
+def judged_tiles(records: Iterable[SceneRecord], grid: Grid, judged: Judged) -> Without:
+    """The tiles of some scenes of a place that people judged to show anything but normal ground, by `scene_id`.
+
+    A tile has the size of those that the scene is catalogued with.
+    """
+    found = {}
+    for record in records:
+        _, other = judged.of(record)
+        named = (grid.named_tile(tile_id, record.location, record.tile_size) for tile_id in other)
+        tiles = sorted((tile for tile in named if tile), key=lambda tile: (tile.row_off, tile.col_off))
+        if tiles:
+            found[record.scene_id] = tuple(tiles)
+    return found
+
+
+def _left_of(record: SceneRecord, without: Without, grid: Grid) -> float:
+    """The share of a scene's pixels that at least count when some tiles are left out."""
+    tiles = without.get(record.scene_id)
+    if not tiles:
+        return record.valid_fraction
+    edges = np.array([(tile.col_off, tile.row_off, tile.width, tile.height) for tile in tiles])
+    boxes = shapely.box(*edges[:, :2].T, *(edges[:, :2] + edges[:, 2:]).T)
+    return record.valid_fraction - shapely.union_all(boxes).area / (grid.width * grid.height)
 
 
 def flagged_as_whole(record: SceneRecord, settings: Settings, workspace: Workspace) -> bool:
-    """Whether any version of the detector flagged more than `split.max_flagged` of the tiles that it scored."""
-    return any(read_judgement(path).as_whole(settings) for path in judgement_files(record, workspace))
+    """Whether any version of the detector flagged more than `split.max_flagged` of the tiles that it scored.
+
+    Flags that people judged to be false alarms do not count.
+    """
+    return _flagged_as_whole(record, settings, workspace, _judged(record.location, workspace))
+
+
+def _flagged_as_whole(record: SceneRecord, settings: Settings, workspace: Workspace, judged: Judged) -> bool:
+    normal, _ = judged.of(record)
+    files = judgement_files(record, workspace)
+    return any(read_judgement(path).less(normal).as_whole(settings) for path in files)
 
 
 def align_scene(record: SceneRecord, reference: Reference, settings: Settings, workspace: Workspace) -> SceneAlignment:
@@ -215,6 +267,12 @@ def align_scene(record: SceneRecord, reference: Reference, settings: Settings, w
     return found
 
 
+def last_correction(record: SceneRecord, workspace: Workspace) -> tuple[float, float]:
+    """(rows, columns) that a scene was moved by when it was last compared; 0 when it never was as it is now."""
+    known = _known(scene_file(workspace.reference, record, ".json"))
+    return known.registration.correction if known and known.fingerprint == record.fingerprint else (0.0, 0.0)
+
+
 def expect_scene(
     record: SceneRecord,
     reference: Reference,
@@ -225,7 +283,7 @@ def expect_scene(
 ) -> Expectation:
     """Fit what the scenes of a reference let expect of a scene, unless that was done; it is kept beside the reference.
 
-    A scene that can no longer be read is left out.
+    A scene that can no longer be read is left out, and of the others what is left out of the reference.
 
     Args:
         record: The scene, from the catalog.
@@ -242,11 +300,12 @@ def expect_scene(
     bands, transform = settings.source.bands, Transform.of(settings.normalise)
     chosen = [member for member in reference.members if member.scene_id not in without]
     members = _records(chosen, record.location, workspace)
+    tiles = {member.scene_id: member.without for member in chosen}
     while members:
         made_of = [
             EXPECTATION_FORMAT,
             record.fingerprint,
-            [asdict(Member.of(member)) for member in members],
+            [Member.of(member, tiles).to_record() for member in members],
             reading_key(settings),
             settings.alignment.model_dump_json(),
             asdict(transform),
@@ -257,7 +316,7 @@ def expect_scene(
             return known
         try:
             with open_scene(record.scene, settings, workspace, registration.correction) as scene:
-                found = expect(scene, members, _opens(settings, workspace), bands, transform, settings.alignment)
+                found = expect(scene, members, _opens(settings, workspace), bands, transform, settings.alignment, tiles)
         except MemberUnreadable as error:
             log.warning("%s", error)
             members = [member for member in members if member.scene_id != error.scene_id]

@@ -1,28 +1,33 @@
-"""Report: the page of a night, from its score files and the pixels of its flagged tiles."""
+"""Report: the page of a night, from its score files, the pixels of its flagged tiles and what people have said."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
-import geopandas as gpd
 import pandas as pd
 
 from configs import Settings, Workspace
-from configs.workspace import safe_name, write_text
+from configs.workspace import write_text
 from imagery.catalog import SceneRecord
-from imagery.outputs import empty_scores
 from tasks import pages, views
 from tasks.drift import Drift
 from tasks.evidence import Illustrations, Scored
+from tasks.flag_views import HISTORY_NIGHTS, place_views, ranked, suppressed_views
 from tasks.nights import Night, NightRecord, night_folder
 from tasks.reference import Usual
+from tasks.review.counting import Missed, Precision, missed, precision, recent, wrongly_suppressed
+from tasks.review.verdicts import read_verdicts
 from tasks.validate import Check, Validation
 from vae.detector import Detector
 from vae.drift import REPORTED_ONLY
 
-HISTORY_NIGHTS = 30
+REVIEWED_DAYS = 30
+WEEK = 7  # nights
+
+__all__ = ["check_views", "ranked", "validation_page", "write_report"]
 
 
 def write_report(
@@ -59,15 +64,7 @@ def write_report(
         The HTML file.
     """
     calibration = detector.required_calibration
-    flags = ranked(scored)
-    history = _history(flags, night.night, detector_version, workspace)
-    by_scene = {scene.record.scene_id: scene for scene in scored}
-    flag_views = [
-        _flag_view(
-            row, by_scene[row["scene_id"]], detector, shown.tiles.get((row["scene_id"], row["tile_id"]), {}), history
-        )
-        for _, row in flags.iterrows()
-    ]
+    kinds = asked["asked"].value_counts()
     view = views.NightView(
         name=settings.name,
         night=night.night.isoformat(),
@@ -77,8 +74,12 @@ def write_report(
         nominal_rate=calibration.false_alarm_rate,
         tiles=sum(len(scene.scores) for scene in scored),
         scored=sum(int(scene.scores["score"].notna().sum()) for scene in scored),
-        flagged=len(flags),
-        flags=flag_views,
+        flagged=len(ranked(scored)),
+        places=place_views(scored, shown, detector, detector_version, night.night, workspace),
+        suppressed=suppressed_views(scored),
+        asked=views.AskedView(**{name: int(kinds.get(name, 0)) for name in ("flag", "suppressed", "sample")}),
+        before=_before(past),
+        reviewed=_reviewed_view(night.night, workspace),
         scenes=_scene_views(night, unknown, scored),
         quarantined=[views.QuarantineView(bad.scene_id, bad.step, bad.reason) for bad in night.quarantined],
         drift=_drift_view(drift, past, night.night),
@@ -111,83 +112,6 @@ def check_views(checks: Sequence[Check]) -> list[views.CheckView]:
         )
         for check in checks
     ]
-
-
-def ranked(scored: Sequence[Scored]) -> gpd.GeoDataFrame:
-    """All flags of the night, the least likely first."""
-    flags = [scene.scores[scene.scores["flagged"]] for scene in scored]
-    if not flags:
-        return empty_scores()
-    together = pd.concat(flags, ignore_index=True)
-    return together.sort_values(["p_value", "score"], ascending=[True, False], kind="stable", ignore_index=True)
-
-
-def _shares(row: pd.Series, columns: Mapping[str, str]) -> dict[str, float]:
-    """Shares that were worked out with the score, by name; those that are not known are left out."""
-    found = {name: row[column] for name, column in columns.items() if column in row.index}
-    return {name: float(value) for name, value in found.items() if pd.notna(value)}
-
-
-def _judged_words(row: pd.Series, detector: Detector) -> str:
-    """What a reader should know of how a tile was judged."""
-    if row["basis"] == "in_scene":
-        return "judged by the other tiles of its scene alone: the p-value is not calibrated"
-    if row["kind"] != detector.required_calibration.score:
-        return f"looked at alone, by {row['kind']}: its past does not show it"
-    return ""
-
-
-def _flag_view(
-    row: pd.Series,
-    scene: Scored,
-    detector: Detector,
-    images: Mapping[str, str],
-    history: dict[str, list[tuple[str, float]]],
-) -> views.FlagView:
-    centre = row["geometry"].centroid
-    return views.FlagView(
-        tile_id=row["tile_id"],
-        location=row["location"],
-        acquired=row["acquired"].isoformat(),
-        score=row["score"],
-        p_value=row["p_value"],
-        threshold=row["threshold"],
-        latitude=centre.y,
-        longitude=centre.x,
-        valid_fraction=row["valid_fraction"],
-        pictures=images,
-        band_errors=_shares(row, {band: f"off_{number}" for number, band in enumerate(detector.bands)}),
-        parts=_shares(
-            row, {str(name).removeprefix("part_"): str(name) for name in row.index if str(name).startswith("part_")}
-        ),
-        judged=_judged_words(row, detector),
-        history=[*history.get(row["tile_id"], []), (row["acquired"].date().isoformat(), row["score"])],
-        heatmap_file=scene.heatmap.name,
-        window=_window(row, scene),
-    )
-
-
-def _window(row: pd.Series, scene: Scored) -> tuple[float, float, float, float]:
-    """Left, top, width and height of a tile as shares of its location."""
-    tiles = scene.scores
-    width, height = (tiles["col_off"] + tiles["width"]).max(), (tiles["row_off"] + tiles["height"]).max()
-    return row["col_off"] / width, row["row_off"] / height, row["width"] / width, row["height"] / height
-
-
-def _history(
-    flags: gpd.GeoDataFrame, night: date, detector_version: str, workspace: Workspace
-) -> dict[str, list[tuple[str, float]]]:
-    """Earlier scores of the flagged tiles by the same detector, oldest first."""
-    found: dict[str, list[tuple[str, float]]] = {}
-    for location, mine in flags.groupby("location"):
-        folder = workspace.scores / safe_name(detector_version) / safe_name(str(location))
-        earlier = sorted(path for path in folder.glob("[!.]*.parquet") if path.name < night.isoformat())
-        for path in earlier[-HISTORY_NIGHTS:]:
-            wanted = [("tile_id", "in", set(mine["tile_id"]))]
-            table = pd.read_parquet(path, columns=["tile_id", "acquired", "score"], filters=wanted).dropna()
-            for tile_id, acquired, score in table.itertuples(index=False):
-                found.setdefault(tile_id, []).append((acquired.date().isoformat(), score))
-    return found
 
 
 def _scene_views(night: Night, unknown: Sequence[SceneRecord], scored: Sequence[Scored]) -> list[views.SceneView]:
@@ -252,6 +176,38 @@ def _usual_words(usual: Usual | None) -> str:
     else:
         expected = "not confirmed by an earlier scene"
     return f"{count} {'scene' if count == 1 else 'scenes'}; {moved}; {light}; {expected}"
+
+
+def _before(past: Sequence[NightRecord]) -> views.LastNights | None:
+    """What the week of nights before brought."""
+    week = past[-WEEK:]
+    if not week:
+        return None
+    mean = sum(record.flags for record in week) / len(week)
+    return views.LastNights(len(week), week[0].night.isoformat(), mean)
+
+
+def _reviewed_view(night: date, workspace: Workspace) -> views.ReviewedView | None:
+    """What people have said of the nights until this one."""
+    verdicts = recent(read_verdicts(workspace), night, REVIEWED_DAYS)
+    if not verdicts:
+        return None
+    overall = precision(verdicts)
+    return views.ReviewedView(
+        days=REVIEWED_DAYS,
+        overall=_reviewed_row(overall[0]) if overall else None,
+        locations=[_reviewed_row(one) for one in precision(verdicts, "location")],
+        missed=_estimate(missed(verdicts)),
+        wrongly_suppressed=_estimate(wrongly_suppressed(verdicts)),
+    )
+
+
+def _reviewed_row(found: Precision) -> views.ReviewedRow:
+    return views.ReviewedRow(**asdict(found))
+
+
+def _estimate(found: Missed | None) -> views.EstimateView | None:
+    return None if found is None else views.EstimateView(**asdict(found))
 
 
 def _drift_view(drift: Drift, past: Sequence[NightRecord], night: date) -> views.DriftView:

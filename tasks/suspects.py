@@ -1,38 +1,105 @@
-"""Suspects: tiles that were flagged on a night. They are not learned from as if they were normal."""
+"""Suspects: tiles that were flagged on a night, or that people judged. They are not learned from as if normal.
+
+What people have said stands above what a detector says: a tile that shows an event, cloud or bad data is never learned
+from, flagged or not, and a flag that was a false alarm is normal.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from configs import Settings, Workspace
+from configs.remembered import Remembered
 from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
+from tasks.review.verdicts import VerdictError, read_verdicts
 
+NORMAL = "false alarm"  # of the verdicts, the one that says that nothing is there
 PRUNED = "_flagged.json"  # what is left of a table of scores that was pruned
 
 
 def suspects(scenes: Iterable[SceneRecord], settings: Settings, workspace: Workspace) -> set[tuple[str, str]]:
-    """(scene_id, tile_id) of the flagged tiles of some scenes, by whichever detector scored them last.
+    """(scene_id, tile_id) of the tiles of some scenes that are not to be taken for normal.
 
-    An event that lasts would otherwise teach the network, and worse, the threshold, that it is normal. The price: with
-    the events at most `false_alarm_rate` of the normal tiles are left out too, and their scores were the highest, so
-    that a threshold from watched nights is a little low. A scene of which more than `split.max_flagged` is flagged says
-    more of the scene or the detector than of its tiles, and is kept whole.
+    Those that people judged to show anything but normal ground are left out whatever the settings. With
+    `split.exclude_flagged` flagged tiles are too, by whichever detector scored them last: an event that lasts would
+    otherwise teach the network, and worse, the threshold, that it is normal. The price: with the events at most
+    `false_alarm_rate` of the normal tiles are left out, and their scores were the highest, so that a threshold from
+    watched nights is a little low. So a flag that people judged a false alarm counts again, with its high score.
+
+    A scene of which more than `split.max_flagged` is flagged says more of the scene or the detector than of its tiles,
+    and is kept whole; unless people looked at some of these flags, and half or more were none.
+
+    Raises:
+        VerdictError: The table of verdicts cannot be read.
     """
-    if not settings.split.exclude_flagged:
-        return set()
+    judged = read_judged(workspace)
     found: set[tuple[str, str]] = set()
     for record in scenes:
+        normal, other = judged.of(record)
+        found |= {(record.scene_id, tile_id) for tile_id in other}
+        if not settings.split.exclude_flagged:
+            continue
         files = judgement_files(record, workspace)
         latest = read_judgement(files[-1]) if files else None
-        if latest and not latest.as_whole(settings):
-            found |= {(record.scene_id, tile_id) for tile_id in latest.flagged}
+        if latest and (not latest.as_whole(settings) or latest.confirmed(normal, other)):
+            found |= {(record.scene_id, tile_id) for tile_id in latest.flagged if tile_id not in normal}
     return found
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What people said last of the tiles of scenes, by `scene_id`.
+
+    Attributes:
+        normal: `tile_id` of those that were false alarms.
+        other: Of those that show anything else: an event, cloud or shadow, bad data.
+    """
+
+    normal: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    other: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def of(self, record: SceneRecord) -> tuple[frozenset[str], frozenset[str]]:
+        """The tiles of a scene that were judged normal, and those that were judged otherwise."""
+        nothing: frozenset[str] = frozenset()
+        return self.normal.get(record.scene_id, nothing), self.other.get(record.scene_id, nothing)
+
+
+def read_judged(workspace: Workspace) -> Judged:
+    """What people have said of tiles; the table is parsed once, for as long as it stays as it is.
+
+    Raises:
+        VerdictError: It cannot be read.
+    """
+    try:
+        return _judged(workspace.verdicts)
+    except FileNotFoundError:
+        return Judged()
+    except VerdictError:
+        raise
+    except (OSError, ValueError) as error:  # what pyarrow raises is one or the other
+        raise VerdictError(
+            f"{workspace.verdicts} cannot be read: {error}: restore the file, or move it away and run "
+            "`tilewatch review sync`"
+        ) from error
+
+
+def _parsed(path: Path) -> Judged:
+    found: dict[bool, dict[str, set[str]]] = {True: {}, False: {}}
+    for one in read_verdicts(Workspace(path.parent)):
+        found[one.verdict == NORMAL].setdefault(one.scene_id, set()).add(one.tile_id)
+    normal, other = (
+        {scene_id: frozenset(tiles) for scene_id, tiles in found[which].items()} for which in (True, False)
+    )
+    return Judged(normal, other)
+
+
+_judged = Remembered(_parsed)
 
 
 @dataclass(frozen=True)
@@ -45,6 +112,16 @@ class Judgement:
     def as_whole(self, settings: Settings) -> bool:
         """Whether more than `split.max_flagged` of them are flagged."""
         return len(self.flagged) > settings.split.max_flagged * self.scored
+
+    def confirmed(self, normal: Collection[str], other: Collection[str]) -> bool:
+        """Whether people looked at flags of it, and half of these or more were no false alarms."""
+        false = sum(tile_id in normal for tile_id in self.flagged)
+        true = sum(tile_id in other for tile_id in self.flagged)
+        return true > 0 and true >= false
+
+    def less(self, normal: Collection[str]) -> Judgement:
+        """The same without the flags of tiles that people judged normal."""
+        return replace(self, flagged=tuple(tile_id for tile_id in self.flagged if tile_id not in normal))
 
 
 def judgement_files(record: SceneRecord, workspace: Workspace) -> list[Path]:

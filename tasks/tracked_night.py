@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import mlflow
@@ -24,12 +24,17 @@ from imagery.catalog import SceneRecord
 from tasks import tracking
 from tasks.nights import NightRecord
 from tasks.report import validation_page
+from tasks.review.counting import precision, recent
+from tasks.review.verdicts import read_verdicts
 from tasks.score import score_files
 from tasks.validate import Validation
 
 log = logging.getLogger(__name__)
 
 MOST_METRICS = 1000  # that MLflow takes at once
+REVIEWED_DAYS = 30  # of which verdicts are counted
+TABLE, MOST_ROWS = "flags.json", 1000
+TABLE_COLUMNS = ("location", "tile_id", "score", "bar", "p_value", "p_reviewed", "valid_fraction", "kind", "basis")
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,13 @@ def night_log(
         "tiles": record.tiles,
         "scored": record.scored,
         "flags": record.flags,
+        "suppressed": record.suppressed,
         "flag_rate": record.flags / record.scored if record.scored else math.nan,
         "median_score": numbers.median() if len(numbers) else math.nan,
         "scenes": len(record.scenes),
         "quarantined": len(record.quarantined),
         "drift_alarm": math.nan if record.alarmed is None else record.alarmed,
+        **_reviewed(record.night, workspace),
         **{f"drift/{name}": value for name, value in record.statistics.items()},
     }
     score_tables = [
@@ -93,8 +100,30 @@ def night_log(
         texts={
             "validation/validation.json": json.dumps(validation.result, default=str),
             "validation/validation.html": validation_page(validation, settings, record.night.isoformat()),
+            TABLE: _flag_table(scores),
         },
     )
+
+
+def _reviewed(until: date, workspace: Workspace) -> dict[str, float]:
+    """What people have said of the flags of the last nights."""
+    found = next(iter(precision(recent(read_verdicts(workspace), until, REVIEWED_DAYS))), None)
+    if found is None:
+        return {"reviewed": 0.0}
+    reviewed = found.anomalies + found.false_alarms + found.clouds
+    return {
+        "reviewed": reviewed + found.bad,
+        "reviewed_false_alarms": found.false_alarms + found.clouds,
+        "reviewed_precision": found.share,
+    }
+
+
+def _flag_table(scores: pd.DataFrame) -> str:
+    """The flags, the least likely first, as MLflow keeps tables; its own pages show them."""
+    flags = scores[scores["flagged"].astype(bool)].sort_values("p_value", kind="stable").head(MOST_ROWS)
+    columns = [name for name in TABLE_COLUMNS if name in flags]
+    table = json.loads(flags[columns].to_json(orient="split", index=False))
+    return json.dumps({"columns": table["columns"], "data": table["data"]}, ensure_ascii=False)
 
 
 def log_night(night: NightLog, settings: Settings, workspace: Workspace) -> str:
@@ -122,6 +151,7 @@ def log_night(night: NightLog, settings: Settings, workspace: Workspace) -> str:
                 log.warning("%s is gone, so the MLflow run of %s is without it", name, record.night)
         for name, text in night.texts.items():
             mlflow.log_text(text, name)
+        mlflow.set_tag("mlflow.loggedArtifacts", json.dumps([{"path": TABLE, "type": "table"}]))
         run_id = str(run.info.run_id)
     _log_step(night, bool(before), settings, workspace)
     return run_id

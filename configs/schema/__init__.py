@@ -100,9 +100,10 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _bands_to_show_are_read(self) -> Settings:
-        unknown = sorted(set(self.report.rgb or ()) - set(self.source.bands))
-        if unknown:
-            raise ValueError(f"report.rgb names {', '.join(unknown)}, source.bands are {', '.join(self.source.bands)}")
+        for name, bands in (("rgb", self.report.rgb), ("false_colour", self.report.false_colour)):
+            unknown, known = sorted(set(bands or ()) - set(self.source.bands)), ", ".join(self.source.bands)
+            if unknown:
+                raise ValueError(f"report.{name} names {', '.join(unknown)}, source.bands are {known}")
         return self
 
     @model_validator(mode="after")

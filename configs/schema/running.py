@@ -13,7 +13,12 @@ class ReportSettings(Section):
     """The page an analyst opens in the morning."""
 
     rgb: tuple[str, str, str] | None = Field(None, description="Bands shown as red, green, blue. Null: chosen by name.")
+    false_colour: tuple[str, str, str] | None = Field(
+        None, description="Bands of the second picture. Null: near infrared or what comes next to it, red, green."
+    )
     max_flags: int = Field(30, ge=1, description="Flags shown with pictures; all are in the score files.")
+    map_side: int = Field(1024, ge=64, le=4096, description="Longest side of a scene's map, pixels.")
+    geopackage: bool = Field(False, description="Whether each night's flags are written as a GeoPackage as well.")
 
 
 class TrackingSettings(Section):

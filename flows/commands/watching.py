@@ -149,22 +149,3 @@ def drift(
         return flow(watch, nights(since, until))
 
     run(work, config, overrides, workspace, as_json)
-
-
-@app.command()
-def latents(
-    config: Config = None,
-    overrides: Overrides = None,
-    workspace: Folder = DEFAULT_WORKSPACE,
-    since: Day = None,
-    until: Day = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the posterior means of every tile as Parquet."""
-
-    def work(watch: Watch) -> Any:
-        from flows.latents import latents as flow
-
-        return flow(watch, nights(since, until))
-
-    run(work, config, overrides, workspace, as_json)

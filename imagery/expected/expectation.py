@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from configs.schema import AlignmentSettings
 from imagery.alignment import LEAST_EXPLAINED, Alignment, align_pixels
-from imagery.composite import OpenMember
+from imagery.composite import OpenMember, Without
 from imagery.expected.features import Mask, Transform, Values, baseline
 from imagery.expected.scenes import PastScenes
 from imagery.grid import Grid
@@ -72,8 +72,8 @@ class Expectation:
         return {
             "bands": list(self.bands),
             "transform": asdict(self.transform),
-            "regressors": [asdict(member) for member in self.regressors],
-            "witness": self.witness and asdict(self.witness),
+            "regressors": [member.to_record() for member in self.regressors],
+            "witness": self.witness and self.witness.to_record(),
             "scene": self.scene.to_record(),
             "witness_map": self.witness_map and self.witness_map.to_record(),
         }
@@ -84,8 +84,8 @@ class Expectation:
         return cls(
             tuple(record["bands"]),
             Transform(**record["transform"]),
-            tuple(Member(**member) for member in record["regressors"]),
-            record["witness"] and Member(**record["witness"]),
+            tuple(map(Member.from_record, record["regressors"])),
+            record["witness"] and Member.from_record(record["witness"]),
             Alignment.from_record(record["scene"]),
             record["witness_map"] and Alignment.from_record(record["witness_map"]),
         )
@@ -109,6 +109,7 @@ def expect(
     bands: tuple[str, ...],
     transform: Transform,
     settings: AlignmentSettings,
+    without: Without | None = None,
 ) -> Expectation:
     """Fit what earlier scenes say of a scene, on pixels spread over it.
 
@@ -119,6 +120,7 @@ def expect(
         bands: Names of the C bands.
         transform: The units that surfaces are compared in.
         settings: How many pixels are needed, and which gains are trusted.
+        without: Tiles of the earlier scenes whose pixels do not count, here and whenever the expectation is read.
 
     Raises:
         MemberUnreadable: An earlier scene that cannot be read.
@@ -129,7 +131,8 @@ def expect(
     tonight, before = _Sample(), _Sample()
     windows = sample_windows(scene.grid)
     most = max(MOST_PIXELS // len(windows), 1)
-    with PastScenes(regressors, witness, open_member, scene.grid, len(bands), transform) as past:
+    opened = PastScenes(regressors, witness, open_member, scene.grid, len(bands), transform, without=without)
+    with opened as past:
         for window in windows:
             seen, field = past.read(window), _field(window, scene.grid)
             for sample, pixels in ((tonight, scene.read(window)), (before, seen.witness)):
@@ -140,8 +143,8 @@ def expect(
     return Expectation(
         bands,
         transform,
-        tuple(map(Member.of, regressors)),
-        Member.of(witness) if witness else None,
+        tuple(Member.of(record, without) for record in regressors),
+        Member.of(witness, without) if witness else None,
         _fitted(tonight.pixels, bands, settings, own),
         _fitted(before.pixels, bands, settings, own) if witness else None,
     )

@@ -155,5 +155,6 @@ def open_past(
     regressors = [known[member.scene_id] for member in expectation.regressors]
     witness = known[expectation.witness.scene_id] if expectation.witness and expectation.confirms else None
     channels, transform = len(expectation.bands), expectation.transform
-    with PastScenes(regressors, witness, open_member, grid, channels, transform, lenient=True) as scenes:
+    without = {member.scene_id: member.without for member in expectation.members}
+    with PastScenes(regressors, witness, open_member, grid, channels, transform, True, without) as scenes:
         yield PastReader(expectation, scenes)

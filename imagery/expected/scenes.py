@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from rasterio.windows import Window
 
-from imagery.composite import Members, MemberUnreadable, OpenMember
+from imagery.composite import Members, MemberUnreadable, OpenMember, Without
 from imagery.expected.features import HALO, Mask, Transform, Values, features
 from imagery.grid import Grid
 from imagery.reading import Pixels
@@ -46,6 +46,7 @@ class PastScenes:
         channels: Number of bands.
         transform: The units that surfaces are compared in.
         lenient: Take a block that cannot be read for a masked one, and say so in the log.
+        without: Tiles of these scenes whose pixels do not count.
 
     Raises:
         MemberUnreadable: A scene that cannot be opened, as it is entered.
@@ -61,9 +62,10 @@ class PastScenes:
         channels: int,
         transform: Transform,
         lenient: bool = False,
+        without: Without | None = None,
     ) -> None:
         self._regressors, self._witness = tuple(regressors), witness
-        self._members = Members([*regressors, *([witness] if witness else [])], open_member)
+        self._members = Members([*regressors, *([witness] if witness else [])], open_member, without)
         self._channels, self._transform, self._lenient = channels, transform, lenient
         self.grid = grid
 

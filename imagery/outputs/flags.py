@@ -1,4 +1,4 @@
-"""The flags of a night, tile by tile and merged to areas, as GeoParquet and GeoJSON."""
+"""The flags of a night, tile by tile and merged to areas, as GeoParquet, GeoJSON and GeoPackage."""
 
 from __future__ import annotations
 
@@ -20,48 +20,102 @@ from shapely import MultiPolygon, Polygon
 from configs.workspace import whole_file, write_text
 from imagery.footprints import on_earth
 from imagery.grid import Grid
-from imagery.outputs.styles import write_outline_style
+from imagery.outputs.geopackage import write_geopackage
+from imagery.outputs.night_item import write_night_item
+from imagery.outputs.styles import AREA_LABEL, FLAG_LABEL, SUPPRESSED_STYLE, write_outline_style
 
 DIGITS = 9  # of degrees in GeoJSON: 0.1 mm
 AREA_COLUMNS = ["location", "tiles", "max_score", "min_p_value", "area_m2", "tile_ids", "scene_ids"]
-FLAG_LABEL = 'format_number("score", 2)'  # expressions of QGIS
-AREA_LABEL = """"tiles" || if("tiles" = 1, ' tile, ', ' tiles, ') || format_number("max_score", 2)"""
+GEOPACKAGE = "flags.gpkg"
 EARTH = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True)
 class FlagFiles:
-    """Where the flags of a night are; a QGIS style of the same name lies beside each file."""
+    """Where the flags of a night are; a QGIS style of the same name lies beside each file.
+
+    Attributes:
+        flags: As GeoParquet.
+        flags_geojson: The same as GeoJSON.
+        areas_geojson: Flags that touch, merged.
+        suppressed: Tiles that are no flags because of what people have said; None when there are none.
+        geopackage: All of them, with styles; None when it was not asked for.
+        item: The STAC item that names these files; None when nothing was scored.
+    """
 
     flags: Path
     flags_geojson: Path
     areas_geojson: Path
+    suppressed: Path | None = None
+    geopackage: Path | None = None
+    item: Path | None = None
+
+    @property
+    def all(self) -> list[Path]:
+        """Those that there are."""
+        always = [self.flags, self.flags_geojson, self.areas_geojson]
+        return always + [path for path in (self.suppressed, self.geopackage, self.item) if path]
 
 
-def write_flags(folder: Path, scores: gpd.GeoDataFrame, grids: Mapping[str, Grid]) -> FlagFiles:
-    """Write what was flagged: nothing flagged gives files without features.
+def write_flags(
+    folder: Path, scores: gpd.GeoDataFrame, grids: Mapping[str, Grid], geopackage: bool = False
+) -> FlagFiles:
+    """Write what was flagged: nothing flagged gives files without features. What an earlier time has left goes.
 
     Args:
-        folder: Where `flags.parquet`, `flags.geojson` and `areas.geojson` go, and their styles.
-        scores: Rows of the scores of any number of scenes; for the columns see `docs/architecture.md`.
+        folder: Where the files go, and their styles.
+        scores: Rows of the scores of any number of scenes; for the columns see `docs/architecture.md`. Beside them
+            `suppressed` says why a tile is no flag, where people's verdicts are the reason.
         grids: The grid of each location among them.
+        geopackage: Whether a GeoPackage is written as well.
     """
-    files = FlagFiles(folder / "flags.parquet", folder / "flags.geojson", folder / "areas.geojson")
-    flags = flagged(scores)
-    with whole_file(files.flags) as temporary:
-        flags.to_parquet(temporary, index=False, compression="zstd")
+    flags, hidden = flagged(scores), suppressed(scores)
+    areas = flag_areas(flags, grids)
+    files = FlagFiles(
+        folder / "flags.parquet",
+        folder / "flags.geojson",
+        folder / "areas.geojson",
+        folder / "suppressed.parquet" if len(hidden) else None,
+        folder / GEOPACKAGE if geopackage else None,
+        folder / "night.stac.json" if len(scores) else None,
+    )
+    for name in ("suppressed.parquet", "suppressed.qml", GEOPACKAGE, "night.stac.json"):
+        (folder / name).unlink(missing_ok=True)
+    for path, rows in ((files.flags, flags), (files.suppressed, hidden)):
+        if path:
+            with whole_file(path) as temporary:
+                rows.to_parquet(temporary, index=False, compression="zstd")
     write_text(files.flags_geojson, geojson(flags))
-    write_text(files.areas_geojson, geojson(flag_areas(flags, grids)))
+    write_text(files.areas_geojson, geojson(areas))
     write_outline_style(files.flags.with_suffix(".qml"), FLAG_LABEL)
     write_outline_style(files.areas_geojson.with_suffix(".qml"), AREA_LABEL)
+    if files.suppressed:
+        write_text(files.suppressed.with_suffix(".qml"), SUPPRESSED_STYLE)
+    if files.geopackage:
+        write_geopackage(files.geopackage, flags, areas, hidden)
+    if files.item:
+        write_night_item(files.item, scores, grids, files.all[:-1])
     return files
 
 
 def flagged(scores: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """The rows that are flagged, the least likely first."""
-    order = {"p_value": True, "score": False, "tile_id": True, "scene_id": True}
-    rows = scores[scores["flagged"].astype(bool)]
+    return _ranked(scores[scores["flagged"].astype(bool)])
+
+
+def suppressed(scores: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """The rows that would be flagged, were it not for people's verdicts, the least likely first."""
+    return _ranked(scores[scores["suppressed"].notna()] if "suppressed" in scores else scores.iloc[:0])
+
+
+def _ranked(rows: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    order = {_p_value(rows): True, "score": False, "tile_id": True, "scene_id": True}
     return rows.sort_values(list(order), ascending=list(order.values()), kind="stable").reset_index(drop=True)
+
+
+def _p_value(rows: pd.DataFrame) -> str:
+    """The column of p-values that counts: after people's verdicts, where they were heeded."""
+    return "p_reviewed" if "p_reviewed" in rows else "p_value"
 
 
 def flag_areas(flags: gpd.GeoDataFrame, grids: Mapping[str, Grid]) -> gpd.GeoDataFrame:
@@ -114,7 +168,7 @@ def _area(rows: gpd.GeoDataFrame, pixels: Polygon, grid: Grid) -> dict[str, Any]
         "location": rows["location"].iloc[0],
         "tiles": rows["tile_id"].nunique(),
         "max_score": rows["score"].max(),
-        "min_p_value": rows["p_value"].min(),
+        "min_p_value": rows[_p_value(rows)].min(),
         "area_m2": round(square_metres(outline), 1),
         "tile_ids": sorted(set(rows["tile_id"])),
         "scene_ids": sorted(set(rows["scene_id"])),

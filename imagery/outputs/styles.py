@@ -14,6 +14,9 @@ BELOW = ("#6a176e", "#942667", "#cc4248")
 ABOVE = ("#ea632a", "#fca50a", "#f6d746")
 OPAQUE, FAINT = 255, 80
 LINE, CASING = "34,211,238,255", "20,20,20,255"  # cyan on near-black: seen on any ground, and on the heatmap's colours
+QUIET = "235,235,235,255"
+FLAG_LABEL = 'format_number("score", 2)'  # expressions of QGIS
+AREA_LABEL = """"tiles" || if("tiles" = 1, ' tile, ', ' tiles, ') || format_number("max_score", 2)"""
 
 Stop = tuple[float, str, int, str]  # value, colour, opacity (0 to 255), label
 
@@ -78,12 +81,24 @@ def write_heatmap_style(path: Path, usual: float, threshold: float) -> None:
 
 
 def write_outline_style(path: Path, label: str) -> None:
-    """Write a style that outlines polygons and leaves what lies within them to be seen.
+    """Write the style of `outline_style` as a file.
 
     Args:
         path: The vector file's path with the suffix `.qml`.
         label: What is written beside each polygon, an expression of QGIS.
     """
+    write_text(path, outline_style(label))
+
+
+def outline_style(label: str, line: str = LINE, dashed: bool = False) -> str:
+    """A style that outlines polygons and leaves what lies within them to be seen.
+
+    Args:
+        label: What is written beside each polygon, an expression of QGIS.
+        line: Colour of the outline: red, green, blue and opacity, 0 to 255.
+        dashed: Whether it is broken.
+    """
+    pen = "dash" if dashed else "solid"
     lines = "".join(
         f"""
         <layer class="SimpleLine" enabled="1" pass="0" locked="0">
@@ -91,12 +106,13 @@ def write_outline_style(path: Path, label: str) -> None:
             <Option name="line_color" type="QString" value="{colour}"/>
             <Option name="line_width" type="QString" value="{width}"/>
             <Option name="line_width_unit" type="QString" value="MM"/>
+            <Option name="line_style" type="QString" value="{style}"/>
             <Option name="joinstyle" type="QString" value="miter"/>
           </Option>
         </layer>"""
-        for colour, width in ((CASING, "1.1"), (LINE, "0.6"))
+        for colour, width, style in ((CASING, "1.1", "solid"), (line, "0.6", pen))
     )
-    text = f"""<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+    return f"""<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
 <qgis version="3.22.0" styleCategories="Symbology|Labeling" labelsEnabled="1">
   <renderer-v2 type="singleSymbol" symbollevels="0" enableorderby="0" forceraster="0">
     <symbols>
@@ -116,4 +132,6 @@ def write_outline_style(path: Path, label: str) -> None:
   </labeling>
 </qgis>
 """
-    write_text(path, text)
+
+
+SUPPRESSED_STYLE = outline_style(FLAG_LABEL, QUIET, dashed=True)

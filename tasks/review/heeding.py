@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,16 +10,23 @@ import pandas as pd
 
 from configs import Settings, Workspace
 from tasks.evidence import Scored
+from tasks.review.bars import as_judged, raise_bars, standing
+from tasks.review.look_alikes import suppress_look_alikes
+from tasks.review.verdicts import Verdict, read_verdicts
 from vae.detector import Detector
+
+log = logging.getLogger(__name__)
 
 
 def heed(scored: Sequence[Scored], detector: Detector, settings: Settings, workspace: Workspace) -> list[Scored]:
-    """Judge the tiles of a night again in the light of all verdicts.
+    """Judge the tiles of a night again in the light of all verdicts on earlier nights.
 
     The score files stay as they are. In the tables that are given back a tile that is no flag any more is not
     `flagged`, and four columns say why: `bar`, its threshold after the verdicts; `p_reviewed`, its p-value after them;
     `suppressed`, why it is no flag although its score passes the threshold, in words, else null; `alike`, the tile and
     scene of the false alarm that it is like, else null.
+
+    Verdicts that cannot be read are warned of, and the night goes on without them: it has more flags then, none less.
 
     Args:
         scored: The scenes of the night.
@@ -26,13 +34,39 @@ def heed(scored: Sequence[Scored], detector: Detector, settings: Settings, works
         settings: `review` says how much verdicts weigh.
         workspace: Holds the verdicts and the latents.
     """
-    found = []
-    for scene in scored:
-        scores = scene.scores.assign(
-            bar=scene.scores["threshold"],
-            p_reviewed=scene.scores["p_value"],
-            suppressed=pd.Series(pd.NA, scene.scores.index, "str"),
-            alike=pd.Series(pd.NA, scene.scores.index, "str"),
-        )
-        found.append(replace(scene, scores=scores))
-    return found
+    unheeded = [replace(scene, scores=_unheeded(scene.scores)) for scene in scored]
+    try:
+        verdicts = _of_known_scenes(read_verdicts(workspace))
+    except (ValueError, TypeError) as error:  # a damaged Parquet file is a ValueError too
+        log.warning("the night is judged without verdicts, which cannot be read: %s", error)
+        return unheeded
+    if not verdicts:
+        return unheeded
+    return [_heeded(scene, verdicts, detector, settings, workspace) for scene in unheeded]
+
+
+def _unheeded(scores: pd.DataFrame) -> pd.DataFrame:
+    nothing = pd.Series(pd.NA, scores.index, "str")
+    return scores.assign(bar=scores["threshold"], p_reviewed=scores["p_value"], suppressed=nothing, alike=nothing)
+
+
+def _of_known_scenes(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts; those of a scene whose name is none are an error.
+
+    Raises:
+        VerdictError: There is one.
+    """
+    return [one for one in verdicts if one.night and one.location]
+
+
+def _heeded(
+    scene: Scored, verdicts: Sequence[Verdict], detector: Detector, settings: Settings, workspace: Workspace
+) -> Scored:
+    night, location = scene.record.day, scene.record.location
+    here = [one for one in standing(verdicts, night) if one.location == location]
+    if settings.review.repeats is not None and here:
+        alarms = as_judged(here, workspace)
+        scene = replace(scene, scores=raise_bars(scene.scores, alarms, night, detector, settings))
+    if settings.review.look_alike:
+        scene = replace(scene, scores=suppress_look_alikes(scene, verdicts, detector, settings, workspace))
+    return scene

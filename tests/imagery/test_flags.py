@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pystac
 import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from scipy.ndimage import label
 
 from imagery.grid import tile_ids
 from imagery.outputs import empty_scores
-from imagery.outputs.flags import flag_areas, flagged, geojson, square_metres, write_flags
+from imagery.outputs.flags import flag_areas, flagged, geojson, square_metres, suppressed, write_flags
 from tests.scored import ACROSS_180, HERE, scores_of
 
 
@@ -42,7 +45,7 @@ def test_flags_are_written_for_tables_and_for_maps(tmp_path: Path, marked: set[i
         assert content["type"] == "FeatureCollection"
         assert "crs" not in content
         assert len(content["features"]) == count
-    names = {"flags.parquet", "flags.geojson", "flags.qml", "areas.geojson", "areas.qml"}
+    names = {"flags.parquet", "flags.geojson", "flags.qml", "areas.geojson", "areas.qml", "night.stac.json"}
     assert {path.name for path in (tmp_path / "night").iterdir()} == names
 
 
@@ -176,3 +179,76 @@ def test_square_metres_are_those_of_the_ellipsoid() -> None:
     assert square_metres(zone) == pytest.approx(
         6371.2e3**2 * np.radians(10) * (np.sin(1.2217) - np.sin(1.0472)), rel=0.01
     )
+
+
+def reviewed(marked: set[int], hushed: set[int]) -> gpd.GeoDataFrame:
+    """Scores in the light of verdicts: some tiles flagged, others suppressed."""
+    scores = scores_of(marked | hushed)
+    hidden = np.isin(np.arange(len(scores)), list(hushed))
+    return scores.assign(
+        flagged=scores["flagged"] & ~hidden,
+        bar=scores["threshold"] + hidden,
+        p_reviewed=np.where(hidden, 0.5, scores["p_value"]),
+        suppressed=pd.array(["2 false alarms here" if one else None for one in hidden], "str"),
+        alike=pd.array([None] * len(scores), "str"),
+    )
+
+
+def test_suppressed_tiles_are_kept_beside_the_flags_and_are_none(tmp_path: Path) -> None:
+    files = write_flags(tmp_path, reviewed({3, 9}, {20, 21}), {"here": HERE})
+
+    assert files.suppressed is not None
+    hidden = gpd.read_parquet(files.suppressed)
+    assert set(hidden["suppressed"]) == {"2 false alarms here"}
+    assert len(hidden) == 2
+    assert not set(hidden["tile_id"]) & set(gpd.read_parquet(files.flags)["tile_id"])
+    assert files.suppressed.with_suffix(".qml").exists()
+
+
+def test_a_night_that_is_written_again_keeps_nothing_of_before(tmp_path: Path) -> None:
+    write_flags(tmp_path, reviewed({3}, {20}), {"here": HERE}, geopackage=True)
+
+    files = write_flags(tmp_path, reviewed({3}, set()), {"here": HERE})
+
+    assert files.suppressed is None
+    assert files.geopackage is None
+    names = {"flags.parquet", "flags.geojson", "flags.qml", "areas.geojson", "areas.qml", "night.stac.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert set(files.all) == {path for path in tmp_path.iterdir() if path.suffix != ".qml"}
+
+
+def test_flags_are_ranked_by_their_p_value_after_the_verdicts() -> None:
+    scores = reviewed({3, 9}, set())
+    first, second = flagged(scores)["tile_id"]
+    raised = scores.assign(p_reviewed=np.where(scores["tile_id"] == first, 0.9, scores["p_reviewed"]))
+
+    assert flagged(raised)["tile_id"].tolist() == [second, first]
+    assert suppressed(scores_of({3})).empty
+
+
+def test_the_item_of_a_night_is_valid_and_names_the_files_beside_it(tmp_path: Path) -> None:
+    scores = pd.concat([reviewed({3}, {20}), scores_of({1}, ACROSS_180, "there")], ignore_index=True)
+
+    files = write_flags(tmp_path, scores, {"here": HERE, "there": ACROSS_180}, geopackage=True)
+
+    assert files.item is not None
+    content = json.loads(files.item.read_text(encoding="utf-8"))
+    JsonSchemaSTACValidator().validate_core(content, pystac.STACObjectType.ITEM, "1.1.0")
+    item = pystac.Item.from_file(files.item)
+    assert {asset.get_absolute_href() for asset in item.assets.values()} == {str(path) for path in files.all[:-1]}
+    assert item.properties["tilewatch:flags"] == 2
+    assert item.properties["tilewatch:suppressed"] == 1
+    assert item.datetime == datetime(2020, 6, 1, tzinfo=UTC)
+    outline = shapely.geometry.shape(item.geometry)
+    assert outline.is_valid
+    everything = scores.geometry.union_all()
+    assert outline.symmetric_difference(everything).area < 0.01 * everything.area
+
+
+def test_two_locations_on_the_same_ground_make_one_valid_outline(tmp_path: Path) -> None:
+    scores = pd.concat([scores_of({3}), scores_of({3}, location="there")], ignore_index=True)
+
+    files = write_flags(tmp_path, scores, {"here": HERE, "there": HERE})
+
+    assert files.item is not None
+    assert shapely.geometry.shape(json.loads(files.item.read_text())["geometry"]).is_valid

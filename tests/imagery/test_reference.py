@@ -17,10 +17,10 @@ from configs import Workspace
 from configs.schema import MaskSettings, ReferenceSettings
 from imagery import composite
 from imagery.composite import MemberUnreadable, windows
-from imagery.grid import Grid
+from imagery.grid import Grid, Tile
 from imagery.reading import SceneReader
 from imagery.records import SceneRecord
-from imagery.reference import Reference, build_reference, choose_members, find_reference, reference_name
+from imagery.reference import Member, Reference, build_reference, choose_members, find_reference, reference_name
 from imagery.sources.scene import Scene, SceneFile
 from tests.rasters import UTM, ground, open_scene, read_scene, source_settings, whole, write_raster
 
@@ -274,7 +274,7 @@ def test_its_name_depends_on_all_that_it_is_made_of() -> None:
     grid = Grid(GRID.crs, GRID.transform, 51, 40)
 
     names = {
-        reference_name(members, key, on)
+        reference_name(list(map(Member.of, members)), key, on)
         for members, key, on in (
             (records, "key", GRID),
             (records[:1], "key", GRID),
@@ -285,6 +285,17 @@ def test_its_name_depends_on_all_that_it_is_made_of() -> None:
     }
 
     assert len(names) == 5
+
+
+def test_its_name_is_what_it_was_before_tiles_could_be_left_out_unless_some_are() -> None:
+    records = [ago(3), ago(2)]
+    tile = Tile(0, 16, 16, 16)
+
+    def name(without: dict[str, tuple[Tile, ...]]) -> str:
+        return reference_name([Member.of(record, without) for record in records], "key", GRID)
+
+    assert name({}) == name({"here/1999-01-01": (tile,)}) == "7e7db17a1e1bbbe6"
+    assert name({records[0].scene_id: (tile,)}) != name({records[1].scene_id: (tile,)}) != name({})
 
 
 @pytest.mark.parametrize("open_files", [256, 0])

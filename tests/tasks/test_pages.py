@@ -15,9 +15,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.pages import curve, number, odds, rank_flags, render_night, render_validation, share, summarise
-from tasks.pictures import heat_image, png_data_uri
-from tasks.views import CheckView, DriftRow, DriftView, FlagView, NightView, QuarantineView, SceneView, ValidationView
+from tasks.evidence import KINDS, MAP_PICTURES, TILE_PICTURES
+from tasks.night_words import asked_words, estimate_words, summarise
+from tasks.page_words import area, curve, number, odds, share
+from tasks.pages import rank_places, render_night, render_validation
+from tasks.pictures import fitted_data_uri, png_data_uri
+from tasks.views import (
+    AskedView,
+    CheckView,
+    DriftRow,
+    DriftView,
+    EstimateView,
+    FlagView,
+    LastNights,
+    MapView,
+    NightView,
+    PlaceView,
+    QuarantineView,
+    ReviewedRow,
+    ReviewedView,
+    SceneView,
+    SuppressedView,
+    ValidationView,
+)
 
 HOSTILE = """"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}</style>&amp;\u202e\ud800"""
 VOID = {"meta", "link", "img", "br", "input", "line", "polyline", "path"}
@@ -77,13 +97,61 @@ def flag(place: int, pictures: dict[str, str] | None = None, **changes: Any) -> 
         parts={"texture": 0.75, "bands": 0.25},
         judged="looked at alone, by novelty",
         history=[("2017-02-02", 0.1), ("2017-05-22", float("nan")), ("2017-06-01", 0.2), ("2017-06-21", 0.5)],
-        heatmap_file="scores/1/rennes/2017-06-21_anomaly.tif",
+        files={"heatmap": "../../scores/v%201/rennes/2017-06-21_anomaly.tif"},
         window=(0.25, 0.5, 0.1, 0.1),
+        scene="rennes/2017-06-21",
+    )
+    return replace(view, **changes)
+
+
+def place(flags: list[FlagView], **changes: Any) -> PlaceView:
+    return replace(PlaceView("rennes", len(flags), 1e4 * len(flags), 48.1, -1.6, flags), **changes)
+
+
+def suppressed(number: int = 0, **changes: Any) -> SuppressedView:
+    view = SuppressedView(
+        tile_id=f"s{number:03d}",
+        location="rennes",
+        acquired="2017-06-21",
+        score=0.45,
+        threshold=0.4,
+        bar=0.6,
+        p_value=0.05,
+        reason="2 false alarms at this tile raised the bar",
+        alike="",
+        latitude=48.1,
+        longitude=-1.6,
+        window=(0.5, 0.5, 0.1, 0.1),
+        scene="rennes/2017-06-21",
+    )
+    return replace(view, **changes)
+
+
+def reviewed(**changes: Any) -> ReviewedView:
+    rows = [ReviewedRow("rennes", 6, 3, 1, 2, 0.6, 0.26, 0.88), ReviewedRow("paris", 0, 0, 0, 1, *[float("nan")] * 3)]
+    overall = ReviewedRow("all", 6, 3, 1, 3, 0.6, 0.26, 0.88)
+    return replace(ReviewedView(30, overall, rows, EstimateView(50, 1, 2000.0, 40.0, 1.0, 222.0)), **changes)
+
+
+def scene_map(**changes: Any) -> MapView:
+    view = MapView(
+        scene="rennes/2017-06-21",
+        location="rennes",
+        acquired="2017-06-21",
+        size=(40, 40),
+        ground=picture(3),
+        odds=picture(4),
+        tile=(20, 20),
+        rows=(0, 20),
+        columns=(0, 20),
+        scores=(0.5, 0.1, None, 0.2),
+        once_in=(400.0, 2.0, 0.0, 3.0),
     )
     return replace(view, **changes)
 
 
 def night(flags: list[FlagView], **changes: Any) -> NightView:
+    """A night; each flag is a place of its own."""
     view = NightView(
         name="watch",
         night="2017-06-21",
@@ -94,7 +162,11 @@ def night(flags: list[FlagView], **changes: Any) -> NightView:
         tiles=200,
         scored=192,
         flagged=len(flags),
-        flags=flags,
+        places=[place([one]) for one in flags],
+        suppressed=[suppressed()],
+        asked=AskedView(3, 1, 5),
+        before=LastNights(7, "2017-06-01", 2.0),
+        reviewed=reviewed(),
         scenes=(
             SceneView("rennes", "2017-06-21", 100, 96, len(flags), 0.2, 0.04, "scored"),
             SceneView("paris", "2017-06-21", 100, 96, 0, 0.1, 0.0, "scored", alarm="all of the scene scores 3 times"),
@@ -105,7 +177,7 @@ def night(flags: list[FlagView], **changes: Any) -> NightView:
             "no drift", ("all within limits",), (DriftRow("PSI of B04", 0.1, 0.25),), [("a", 0.2), ("b", 0.4)]
         ),
         checks=(CheckView("rennes/2017-06-21", "finite", "B02", "critical", "0", "0", True),),
-        maps={"rennes": picture(3)},
+        maps=[scene_map()],
         details={"Runtime": "torch, float32"},
         links={"Checks": "validation.html"},
         created="2017-06-22T03:14Z",
@@ -174,7 +246,7 @@ def test_a_link_that_would_run_something_is_only_text(address):
         render_night(night([], links={"go": address})),
         render_validation(ValidationView("w", "n", links={"go": address})),
     ):
-        assert not [link for link in Page(html).named("a") if not link["href"].startswith("#")]
+        assert not [link for link in Page(html).named("a") if not link["href"].startswith(("#", "geo:"))]
         assert "go:" in Page(html).text
 
 
@@ -193,7 +265,7 @@ def test_the_page_needs_nothing_but_itself(html):
     page = Page(html)
     for _, given in page.elements:
         for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
-            assert given.get(name, "#").startswith(("#", "data:", "geo:", "validation.html"))
+            assert given.get(name, "#").startswith(("#", "data:", "geo:", "validation.html", "../../scores/"))
     assert not re.search(r"@import|url\(|https?://|localStorage|sessionStorage|document\.cookie|fetch\(", html)
     (policy,) = [meta["content"] for meta in page.named("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; img-src data:;")
@@ -214,7 +286,7 @@ def test_a_picture_from_elsewhere_is_refused(uri):
     with pytest.raises(ValueError, match="base64 data URI"):
         render_night(night([flag(0, {"true colour": uri})]))
     with pytest.raises(ValueError, match="base64 data URI"):
-        render_night(night([], maps={"rennes": uri}))
+        render_night(night([], maps=[scene_map(ground=uri)]))
 
 
 def test_flags_are_ranked_by_p_value_then_score():
@@ -225,7 +297,8 @@ def test_flags_are_ranked_by_p_value_then_score():
         flag(4, tile_id="first", p_value=0.001, score=0.7),
         flag(5, tile_id="not a number", p_value=float("nan"), score=8.0),
     ]
-    assert [entry.flag.tile_id for entry in rank_flags(flags)] == [
+    ranked = rank_places([place([one]) for one in flags])
+    assert [one.first.flag.tile_id for one in ranked] == [
         "first",
         "second",
         "third",
@@ -249,7 +322,6 @@ def test_a_flag_is_shown_with_its_evidence():
         "48.1173° N, 1.6778° W",
         "48.11730, -1.67780",
         "97 % of its pixels",
-        "scores/1/rennes/2017-06-21_anomaly.tif",
         "This tile since 2017-02-02",
     ):
         assert words in text
@@ -274,12 +346,13 @@ def test_a_flag_on_the_map_leads_to_its_card():
     page = Page(render_night(night([flag(0)])))
     (link,) = [link for link in page.named("a") if link.get("aria-label") == "Flag 1"]
     assert link["href"] == "#flag-1"
-    assert link["style"] == "left: 25.0%; top: 50.0%; width: 10.0%; height: 10.0%"
+    assert link["style"] == "left: 25%; top: 50%; width: 10%; height: 10%"
     assert "flag-1" in [given.get("id") for given in page.named("article")]
 
 
 def test_every_link_on_the_page_has_a_target():
-    for view in (night([flag(0), flag(1, {})]), night([]), night([], quarantined=(), drift=None, checks=(), maps={})):
+    bare = night([], quarantined=(), drift=None, checks=(), maps=(), suppressed=(), reviewed=None)
+    for view in (night([flag(0), flag(1, {})]), night([]), bare):
         page = Page(render_night(view))
         names = [given["id"] for _, given in page.elements if "id" in given]
         assert len(names) == len(set(names))
@@ -287,7 +360,7 @@ def test_every_link_on_the_page_has_a_target():
 
 
 def test_a_night_without_flags_says_so():
-    text = Page(render_night(night([]))).words()
+    text = Page(render_night(night([], suppressed=()))).words()
     assert "Nothing stands out tonight." in text
     assert "None of the 192 tiles scored in 2 scenes passed its threshold; about 2 are expected by chance" in text
 
@@ -325,10 +398,114 @@ def test_a_thousand_flags_stay_readable_and_a_wholly_flagged_night_too():
     assert len(html) < 1_500_000
 
 
-def test_a_hundred_flags_with_noisy_pictures_fit_in_ten_megabytes():
-    heat = png_data_uri(heat_image(np.random.default_rng(2).random((64, 64)), 0, 1))
-    pictures = {"true colour": picture(0, 64), "expected": picture(1, 64), "heatmap": heat}
-    assert len(render_night(night([flag(i, pictures) for i in range(100)]))) < 10_000_000
+@pytest.mark.parametrize("side", [64, 256])
+def test_a_hundred_flags_with_pictures_of_noise_fit_in_ten_megabytes(side):
+    most = TILE_PICTURES // (KINDS * 100)
+    noise = fitted_data_uri(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8), most)
+    flags = [flag(i, {f"picture {kind}": noise for kind in range(KINDS)}) for i in range(100)]
+    large = np.random.default_rng(1).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    ground = fitted_data_uri(large, MAP_PICTURES // 2)
+    tiles = {
+        "rows": list(range(171)),
+        "columns": list(range(171)),
+        "scores": [1.234] * 171**2,
+        "once_in": [1e3] * 171**2,
+    }
+    one = scene_map(ground=ground, odds=ground, **tiles)
+    assert len(render_night(night(flags, maps=[one])).encode()) < 10_000_000
+
+
+def test_flags_that_touch_are_shown_as_one_place_the_least_likely_place_first():
+    far, first, second = (flag(i, tile_id=name) for i, name in enumerate(("far", "first", "second")))
+    views = [
+        place([replace(far, p_value=0.002)], location="elsewhere"),
+        place([replace(second, p_value=0.004), replace(first, p_value=0.001)], area=12_345.0),
+    ]
+    page = Page(render_night(night([], places=views, flagged=3)))
+    text = page.words()
+    names = [text.index(f"tile {name}") for name in ("first", "second", "far")]
+    assert names == sorted(names)
+    assert [given["id"] for given in page.named("article")] == ["flag-1", "flag-2", "flag-3"]
+    assert "3 tiles in 2 places stand out tonight." in text
+    assert "2 tiles that touch, 1.23 ha around 48.1000° N, 1.6000° W, the least likely 1 in 1,000" in text
+    # An overview leads to each place.
+    links = [link["href"] for link in page.named("a")]
+    assert links.index("#flag-1") < links.index("#flag-3")
+
+
+def test_a_place_of_many_tiles_shows_the_least_likely_and_folds_the_others_away():
+    page = Page(
+        render_night(night([], places=[place([flag(i, p_value=1e-4 * (i + 1)) for i in range(12)])], flagged=12))
+    )
+    assert len(page.named("article")) == 12
+    assert "9 more tiles of this place" in page.words()
+    assert [given.get("class") for given in page.named("details")] == ["rest"]
+
+
+def test_a_place_with_more_flags_than_pictures_leads_to_the_others():
+    views = [place([flag(i, None if i < 2 else {}, p_value=1e-4 * (i + 1)) for i in range(5)])]
+    page = Page(render_night(night([], places=views, flagged=5)))
+    assert "3 more flags of this place without pictures, in the list" in page.words()
+    assert "#flag-3" in [link["href"] for link in page.named("a")]
+
+
+def test_what_is_suppressed_is_never_hidden():
+    rows = [suppressed(i, alike="t1 here/2020-01-01" if i == 1 else "") for i in range(2)]
+    text = Page(render_night(night([flag(0)], suppressed=rows))).words()
+    assert "2 more pass the threshold, but are suppressed after what people have said." in text
+    assert "Suppressed (2)" in text
+    assert text.count("2 false alarms at this tile raised the bar") == 2
+    assert "like t1 here/2020-01-01" in text
+    many = Page(render_night(night([], suppressed=[suppressed(i) for i in range(1500)])))
+    assert "500 more suppressed tiles in suppressed.parquet" in many.words()
+    assert "Suppressed" not in Page(render_night(night([flag(0)], suppressed=()))).words()
+
+
+def test_a_raised_threshold_says_so():
+    text = Page(render_night(night([flag(0, raised_from=0.3)]))).words()
+    assert "0.5 against a threshold of 0.4, which people's verdicts raised here from 0.3" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (AskedView(), ""),
+        (AskedView(flag=1), "In the review people are asked about 1 flag."),
+        (
+            AskedView(20, 1, 5),
+            "In the review people are asked about 20 flags, 1 of the 3 suppressed tiles, to see whether that was "
+            "right, and 5 drawn at random below the threshold, so that misses can be estimated.",
+        ),
+    ],
+)
+def test_it_is_said_who_is_asked_about_what(asked, words):
+    assert asked_words(asked, 3) == words
+
+
+def test_what_a_sample_suggests_is_said_with_its_interval():
+    found = EstimateView(50, 0, 2000.4, 0.0, 0.0, 73.6)
+    assert estimate_words(found, "those below the threshold", "were missed").replace("\u202f", " ") == (
+        "Of 50 tiles drawn at random among those below the threshold, none show an anomaly: about 0 of 2,000 were "
+        "missed (95 % interval 0 to 74)."
+    )
+
+
+def test_reviewed_flags_are_counted_by_location_and_nobody_having_said_anything_is_no_table():
+    text = Page(render_night(night([]))).words()
+    assert (
+        "13 flags of the last 30 nights were reviewed. 60 % of them showed an anomaly (95 % interval 26 % to 88 %)."
+        in text
+    )
+    assert "rennes 6 3 1 2 60 % 26 % to 88 %" in text
+    assert "What people have said" not in Page(render_night(night([], reviewed=None))).words()
+    assert "reviewed." not in Page(render_night(night([], reviewed=reviewed(overall=None)))).words()
+
+
+@pytest.mark.parametrize(
+    ("square_metres", "words"), [(400, "400 m²"), (25_600, "2.56 ha"), (999_900, "100 ha"), (5.1e8, "510 km²")]
+)
+def test_areas_are_short(square_metres, words):
+    assert area(square_metres).replace("\u202f", " ") == words
 
 
 def test_the_same_view_gives_the_same_bytes_in_another_process():
@@ -381,7 +558,7 @@ def test_scores_below_zero_and_not_finite_are_drawn_within_the_bar():
     html = render_night(night(flags))
     shares = [float(text) for text in re.findall(r"(?:width|left|height): (-?[\d.]+)%", html)]
     assert all(0 <= part <= 100 for part in shares)
-    assert 'width: 100.0%"></i><b' in html
+    assert 'width: 100%"></i><b' in html
 
 
 def test_many_bands_are_cut_to_the_ones_that_matter():

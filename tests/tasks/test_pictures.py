@@ -13,21 +13,21 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from tasks.pictures import (
-    FLAG_COLOUR,
     HATCH,
-    TileMark,
+    SMALLEST,
+    default_false_colour,
     default_rgb,
     enlarge,
+    fitted_data_uri,
     hatch,
     heat_image,
     heat_ramp,
     jpeg_data_uri,
-    location_map,
     overlay,
-    picture_side,
     png_data_uri,
     rgb_image,
     shrink,
+    shrink_by,
     stretch_limits,
 )
 
@@ -178,30 +178,13 @@ def test_shrink_keeps_to_the_side_and_the_range(values, side):
     assert small.max() <= values.max() + 1e-6
 
 
-def test_location_map_outlines_flagged_and_hatches_unscored_tiles():
-    ground = np.full((100, 200, 3), (10, 90, 40), np.uint8)
-    tiles = [
-        TileMark(0, 0, 64, 64, "flagged"),
-        TileMark(0, 64, 64, 64, "normal"),
-        TileMark(0, 128, 64, 64, "unscored"),
-    ]
-    picture = location_map(ground, (100, 200), tiles, side=400)
-    assert picture.shape == (200, 400, 3)
-    outline = (picture == FLAG_COLOUR).all(axis=-1)
-    assert outline[:128, :128].any()
-    assert not outline[:, 130:].any()
-    assert (picture[20:108, 20:108] == (10, 90, 40)).all()
-    assert (picture[:128, 130:254] == (10, 90, 40)).all()
-    assert not (picture[:128, 258:382] == (10, 90, 40)).all(axis=-1).any()
-    assert (ground == (10, 90, 40)).all()
-
-
-def test_location_map_takes_a_quicklook_of_another_resolution():
-    ground = np.zeros((50, 50, 3), np.uint8)
-    picture = location_map(ground, (1000, 1000), [TileMark(500, 500, 500, 500, "flagged")], side=50)
-    rows, columns = np.nonzero((picture == FLAG_COLOUR).all(axis=-1))
-    assert picture.shape == (50, 50, 3)
-    assert (rows.min(), columns.min()) == (26, 26)
+def test_strips_that_are_shrunk_alike_fit_together():
+    values = np.random.default_rng(0).random((2, 22, 9)).astype(np.float32)
+    valid = np.random.default_rng(1).random((22, 9)) > 0.3
+    whole = shrink_by(4, values, valid)
+    strips = [shrink_by(4, values[:, top : top + 8], valid[top : top + 8]) for top in (0, 8, 16)]
+    for place in (0, 1):
+        np.testing.assert_array_equal(np.concatenate([strip[place] for strip in strips], axis=-2), whole[place])
 
 
 @pytest.mark.parametrize("colours", [2, 16, 17, 256, 257, 4000])
@@ -235,11 +218,57 @@ def test_jpeg_is_close_and_repeatable():
     assert np.abs(decode(jpeg_data_uri(image)).astype(int) - image).max() < 4
 
 
-def test_so_many_noisy_pictures_of_the_advised_side_fit_the_budget():
-    side = picture_side(pictures=300, bytes_per_pixel=3, budget=9_000_000)
+def smooth(side: int) -> np.ndarray:
+    rows, columns = np.indices((side, side))
+    waves = [np.sin(rows / 9 + phase) * np.cos(columns / 7 - phase) for phase in (0, 1, 2)]
+    noise = np.random.default_rng(0).normal(0, 6, (side, side, 3))
+    return (127 + 90 * np.stack(waves, axis=-1) + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("side", [32, 64, 256])
+@pytest.mark.parametrize("most", [1_500, 10_000, 40_000])
+@pytest.mark.parametrize("noisy", [True, False], ids=["noise", "ground"])
+def test_a_picture_fits_its_share_of_the_page_and_is_always_the_same(side: int, most: int, noisy: bool):
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    assert 300 * len(png_data_uri(noise)) < 9_000_000 * 1.05
-    assert picture_side(1, 3, 10**9) == 640
+    image = noise if noisy else smooth(side)
+    uri = fitted_data_uri(image, most)
+    assert len(uri) <= most
+    assert fitted_data_uri(image.copy(), most) == uri
+    assert min(decode(uri).shape[:2]) >= SMALLEST
+
+
+def test_a_picture_that_fits_as_it_is_keeps_every_pixel():
+    image = smooth(64)
+    np.testing.assert_array_equal(decode(fitted_data_uri(image, 40_000)), image)
+
+
+def test_a_picture_is_made_coarser_before_it_is_made_smaller():
+    image = smooth(64)
+    coarse, small = decode(fitted_data_uri(image, 5_000)), decode(fitted_data_uri(image, 1_500))
+    assert coarse.shape == image.shape
+    assert np.abs(coarse.astype(int) - image).mean() < 8
+    assert small.shape[0] < 64
+
+
+def test_a_picture_of_nothing_can_be_made_no_smaller_than_it_is_seen():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert min(decode(fitted_data_uri(image, 10)).shape[:2]) == SMALLEST
+
+
+@pytest.mark.parametrize(
+    ("bands", "expected"),
+    [
+        (("B02", "B03", "B04", "B08"), ("B08", "B04", "B03")),
+        (("B02", "B03", "B04", "B12", "B11"), ("B11", "B04", "B03")),
+        (("blue", "green", "red", "nir", "swir16"), ("nir", "red", "green")),
+        (("B02", "B03", "B04", "B05"), ("B05", "B04", "B03")),
+        (("VV", "VH"), ("VH", "VV", "VV")),
+        (("B02", "B03", "B04"), None),
+        (("VV",), None),
+    ],
+)
+def test_false_colour_shows_what_true_colour_does_not(bands, expected):
+    assert default_false_colour(bands) == expected
 
 
 @pytest.mark.parametrize(

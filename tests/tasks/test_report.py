@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 
 from imagery.catalog import SceneRecord
 from tasks.drift import Drift
 from tasks.evidence import illustrate, pairs, read_scores
-from tasks.nights import Night
+from tasks.nights import Night, NightRecord
 from tasks.reference import usual_of
 from tasks.report import ranked, write_report
-from tasks.review.asking import choose
 from tasks.review.heeding import heed
+from tasks.review.verdicts import Verdict, write_verdicts
 from tasks.score import score_scene
 from tests.places import NIGHT, SIDE, Watched, day, write_scene
 from tests.tasks.test_pages import Page
@@ -25,18 +30,35 @@ EVENT[32:48, 32:48] = True
 UNKNOWN = Drift(None, ("too few dates",))
 
 
-def report(place: Watched, record: SceneRecord, detector: Detector | None = None) -> Path:
-    """The page of a night of one scene."""
+def report(
+    place: Watched,
+    record: SceneRecord,
+    detector: Detector | None = None,
+    past: Sequence[NightRecord] = (),
+    hushed: Sequence[str] = (),
+) -> Path:
+    """The page of a night of one scene; some of its flags may be suppressed."""
     detector = detector or place.detector
     usual = usual_of(record, place.settings, place.workspace)
     score_scene(record, detector, "v1", place.settings, place.workspace, usual)
     found = {record.scene_id: usual} if usual else {}
-    scored = heed(read_scores([record], found, "v1", place.workspace), detector, place.settings, place.workspace)
-    asked = choose(scored, place.settings, place.workspace)
-    shown = illustrate(scored, pairs(ranked(scored)), detector, place.settings, place.workspace)
+    (scored,) = heed(read_scores([record], found, "v1", place.workspace), detector, place.settings, place.workspace)
+    if hushed:
+        hidden = scored.scores["tile_id"].isin(hushed)
+        table = scored.scores.assign(
+            flagged=scored.scores["flagged"] & ~hidden,
+            bar=scored.scores["bar"] + 100.0 * hidden,
+            p_reviewed=scored.scores["p_reviewed"].where(~hidden, 0.5),
+            suppressed=pd.array(["2 <false> alarms here" if one else None for one in hidden], "str"),
+            alike=pd.array(["here-r00000-c00000 here/2020-07-01" if one else None for one in hidden], "str"),
+        )
+        scored = replace(scored, scores=table)
+    kinds = {"flag": ranked([scored]), "sample": scored.scores[~scored.scores["flagged"]].head(2)}
+    asked = pd.concat([rows[["scene_id", "tile_id"]].assign(asked=kind, share=1.0) for kind, rows in kinds.items()])
+    shown = illustrate([scored], pairs(ranked([scored])), detector, place.settings, place.workspace)
     night = Night(record.day, (record,), ())
     return write_report(
-        night, [], scored, shown, asked, UNKNOWN, [], [], detector, "v1", place.settings, place.workspace
+        night, [], [scored], shown, asked, UNKNOWN, past, [], detector, "v1", place.settings, place.workspace
     )
 
 
@@ -57,10 +79,14 @@ def test_a_flag_is_shown_beside_what_was_expected_and_confirmed_and_says_what_dr
     (card,) = [given for given in page.named("article") if given.get("id") == "flag-1"]
     assert card
     alternatives = [image["alt"] for image in page.named("img")]
-    for name in ("true colour", "usual", "expected", "heatmap"):
-        assert any(name in alternative.lower() for alternative in alternatives), alternatives
+    names = ["true colour", "usual", "expected", "heatmap", "false colour", "usual, false colour"]
+    names += ["expected, false colour", "heatmap over true colour"]
+    assert [one.split(" of tile ")[0] for one in alternatives if " of tile here-r00032-c00032" in one] == names
     text = page.words()
     assert "tile here-r00032-c00032" in text
+    links = {link["data-path"]: link["href"] for link in page.named("a") if link.get("class") == "file"}
+    assert all((path.parent / given).resolve().is_file() for given in links)
+    assert {Path(given).name for given in links} == {f"{NIGHT}_anomaly.tif", f"{NIGHT}.parquet"}
     assert "Mostly B0" in text
     assert "of the difference" in text
     assert f"confirmed by here/{day(14)}" in text
@@ -125,7 +151,7 @@ def test_a_scene_that_is_gone_by_then_is_reported_without_pictures(place: Watche
 
     page = Page(report(place, record).read_text(encoding="utf-8"))
 
-    assert page.named("img") == []
+    assert [image["class"] for image in page.named("img")] == ["layer alone"]  # its tiles by p-value
     assert "here-r00032-c00032" in page.words()
 
 
@@ -137,3 +163,95 @@ def test_a_scene_of_nothing_but_cloud_has_no_score_and_a_page(place: Watched) ->
 
     assert "Nothing could be scored tonight." in text
     assert "too cloudy" in text
+
+
+def test_flags_that_touch_are_one_place(place: Watched) -> None:
+    wide = np.zeros((SIDE, SIDE), bool)
+    wide[32:48, 16:64] = True
+    wide[80:96, 0:16] = True
+    record = place.on_night(event=wide)
+
+    text = words(report(place, record))
+
+    assert "4 tiles in 2 places stand out tonight." in text
+    assert "3 tiles that touch, 7.68 ha around" in text
+    assert "1 tile, 2.56 ha" in text
+
+
+def test_a_scene_is_a_map_with_its_flags_and_every_tile(place: Watched) -> None:
+    page = Page(report(place, flagged_night(place)).read_text(encoding="utf-8"))
+
+    (figure,) = [given for given in page.named("figure") if given.get("class") == "map"]
+    told = json.loads(figure["data-tiles"])
+    assert len(told["scores"]) == len(told["onceIn"]) == len(told["rows"]) * len(told["columns"]) == 49
+    (mark,) = [link for link in page.named("a") if link.get("id") == "mark-1"]
+    assert mark["style"] == "left: 32%; top: 32%; width: 16%; height: 16%"
+
+
+def test_what_is_suppressed_is_listed_with_the_reason_and_is_no_flag(place: Watched) -> None:
+    page = Page(report(place, flagged_night(place), hushed=["here-r00032-c00032"]).read_text(encoding="utf-8"))
+
+    text = page.words()
+    assert page.named("article") == []
+    assert "Nothing stands out tonight." in text
+    assert "1 more passes the threshold, but is suppressed after what people have said." in text
+    assert "2 <false> alarms here" in text
+    assert "like here-r00000-c00000 here/2020-07-01" in text
+    assert "1 in 2" in text
+    assert any(
+        link.get("href") == "#suppressed-1" and "mark" in link["class"] for link in page.named("a") if "class" in link
+    )
+    assert "Suppressed" not in words(report(place, place.records[-1]))
+
+
+def test_it_says_who_is_asked_about_what(place: Watched) -> None:
+    text = words(report(place, flagged_night(place)))
+
+    assert "In the review people are asked about 1 flag, and 2 drawn at random below the threshold" in text
+
+
+def record_of(night: date, flags: int) -> NightRecord:
+    return NightRecord(night, "v1", "c", {}, (), {}, 49, 49, flags, None, (), None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words_"),
+    [
+        ((9, 9, 9, 2, 0, 1, 0, 1, 2, 1), "The last 7 nights had 1 flag each, as many as tonight."),
+        ((4, 3), "The last 2 nights had 3.5 flags each: tonight has 2.5 fewer."),
+        ((0,), "The night before had 0 flags: tonight has 1 more."),
+        ((), "This is the first night of its detector."),
+    ],
+)
+def test_the_night_is_held_against_the_week_before(place: Watched, flags: tuple[int, ...], words_: str) -> None:
+    record = flagged_night(place)
+    past = [record_of(record.day - timedelta(days=len(flags) - index), count) for index, count in enumerate(flags)]
+
+    assert words_ in words(report(place, record, past=past))
+
+
+def test_what_people_have_said_stands_there_with_its_interval(place: Watched) -> None:
+    record = flagged_night(place)
+    said = datetime(2020, 8, 1, tzinfo=UTC)
+    days = [record.day - timedelta(days=back) for back in (1, 2, 3, 40)]
+    flags = [
+        Verdict(f"here/{day}", "here-r00000-c00000", verdict, said)
+        for day, verdict in zip(days, ("anomaly", "false alarm", "anomaly", "false alarm"), strict=True)
+    ]
+    samples = [
+        Verdict(f"here/{days[0]}", f"here-r00016-c000{column}", verdict, said, asked="sample", share=0.1)
+        for column, verdict in (("16", "anomaly"), ("32", "false alarm"))
+    ]
+    write_verdicts([*flags, *samples], place.workspace)
+
+    text = words(report(place, record))
+
+    assert (
+        "3 flags of the last 30 nights were reviewed. 67 % of them showed an anomaly (95 % interval 9.4 % to 99 %)."
+        in text
+    )
+    assert (
+        "Of 2 tiles drawn at random among those below the threshold, 1 shows an anomaly: about 10 of 20 were missed"
+        in text
+    )
+    assert "What people have said" not in words(report(place, place.records[-1]))

@@ -1,0 +1,431 @@
+"""A simulated month with a reviewer: what verdicts do to false alarms at restless tiles, and what they cost in recall.
+
+    python benchmarks/review.py [--quick] [--work DIR] [--json] [--out DIR]
+
+Three places are simulated, with tiles that are restless once the watch begins: a car park, a greenhouse, a quarry.
+Events are put beside them, on them, and such as look like them. The flow `nightly` reports the month without any
+reviewer, and then once more, night by night: each night's questions are traces in MLflow, a scripted reviewer who knows
+the truth and errs in one of twenty answers gives feedback on them, and the next night's run reads it. Both months have
+the same scenes and the same scores. What other settings would have done is worked out from the same scores, by the same
+code but for the flow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from mlflow.entities import AssessmentSource
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when it is run as a script
+
+from benchmarks import restless
+from benchmarks.machine import machine, versions
+from benchmarks.restless import Happening, alter, settle
+from benchmarks.review_judging import KEY, Month, by_night, compared, goals, precisions
+from benchmarks.year import prefect_server
+from configs import Settings, Workspace, load_settings
+from flows.nightly import nightly
+from flows.parameters import NightRequest, TrainRequest, Watch
+from flows.train import train
+from imagery.catalog import Catalog
+from imagery.simulate import Location, Plan, simulate
+from imagery.simulate.noise import stream
+from tasks import registry, tracking
+from tasks.evidence import Scored, read_scores
+from tasks.review.answers import collect
+from tasks.review.asking import choose
+from tasks.review.heeding import heed
+from tasks.review.queue import KIND, VERDICT, experiment_name
+from tasks.review.verdicts import Verdict, read_verdicts, write_verdicts
+from vae.detector import Detector
+
+PLACES = (("tisza-plain", "river", 32634, 463_200, 5_218_600), ("black-forest", "forest", 32632, 441_500, 5_309_400),
+          ("vendee-coast", "coast", 32630, 589_700, 5_154_900))  # fmt: skip
+FIRST = date(2025, 5, 1)  # night
+WITHOUT, WITH = "without verdicts", "with verdicts"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is simulated.
+
+    Attributes:
+        nights: How many are reviewed.
+        side: Of a place, pixels.
+        training: Dates of each place to train on, nine days apart.
+        calibration: Dates after them.
+        epochs: Of the training.
+        restless: Tiles of each place.
+        events: Of each scene.
+        on_restless: Share of the events that lie on restless tiles.
+        questions: Flags of a night that are reviewed.
+        mistakes: Share of the answers that are wrong.
+        seed: Of all that is drawn.
+    """
+
+    nights: int = 30
+    side: int = 160
+    training: int = 30
+    calibration: int = 12
+    epochs: int = 15
+    restless: int = 4
+    events: int = 4
+    on_restless: float = 0.1
+    questions: int = 7
+    mistakes: float = 0.05
+    seed: int = 5
+    tile: int = 16
+
+    @property
+    def learned(self) -> tuple[date, ...]:
+        """Dates that the detector learns from."""
+        count = self.training + self.calibration
+        return tuple(FIRST - timedelta(days=9 * (count - number) + 12) for number in range(count))
+
+    @property
+    def watched(self) -> tuple[date, ...]:
+        """The nights."""
+        return tuple(FIRST + timedelta(days=number) for number in range(self.nights))
+
+    @property
+    def plan(self) -> Plan:
+        """What is simulated."""
+        places = tuple(Location(*place, size=self.side) for place in PLACES)
+        return Plan(21, places, (*self.learned, *self.watched), self.learned[self.training - 1], self.learned[-1])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the watch."""
+        learned = self.learned
+        return {
+            "name": "review",
+            "source": {"root": "scenes", "bands": list(restless.BANDS)},
+            "masks": {"class_band": "SCL"},
+            "grid": {"tile_size": self.tile},
+            "reference": {"scenes": 5},
+            "split": {
+                "train": {"end": learned[self.training - 1]},
+                "calibrate": {"start": learned[self.training], "end": learned[-1]},
+            },
+            "model": {"depth": 2, "width": 8, "latent_channels": 4},
+            "train": {"epochs": self.epochs},
+            "calibration": {"min_tiles": 20, "false_alarm_rate": 0.01},
+            "injections": {"enabled": False},
+            "report": {"max_flags": 1},
+            "review": {"flags": self.questions, "sample": 1, "suppressed": 1},
+            "compute": {"threads": 1},
+        }
+
+
+QUICK = Size(nights=4, side=64, training=8, calibration=6, epochs=2, restless=2, events=2, questions=3)
+
+
+def main() -> None:
+    """Run the month in all ways, print what changed, and end with one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few nights of small places: the figures mean nothing")
+    parser.add_argument("--work", type=Path, help="folder in which scenes and workspace are kept, and gone on from")
+    parser.add_argument("--json", action="store_true", help="print the JSON object only")
+    parser.add_argument("--out", type=Path, help="folder in which review.json and review.png are kept")
+    arguments = parser.parse_args()
+    size = QUICK if arguments.quick else Size()
+    with tempfile.TemporaryDirectory() as folder:
+        months, happened, seconds = run(arguments.work or Path(folder), size)
+    result = record(months, happened, size, seconds)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "review.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        draw(months, happened, arguments.out / "review.png")
+    if not arguments.json:
+        for row in result["results"]:
+            before, now, change = (_shown(row[name]) for name in ("rate_without", "rate", "difference"))
+            print(f"{row['way']:<18} {row['what']:<50} {row['tiles']:5d} tiles  {before} → {now}  {change}")
+    print(json.dumps(result))
+
+
+def _shown(found: dict[str, float | None]) -> str:
+    value, low, high = (math.nan if found[name] is None else found[name] for name in ("value", "low", "high"))
+    return f"{value:6.3f} [{low:6.3f}, {high:6.3f}]"
+
+
+def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[str, float]]:
+    """Simulate, train, and judge the month in all ways.
+
+    Args:
+        folder: Empty, or what an earlier run of the same size has left there.
+        size: How much.
+
+    Returns:
+        The months, without verdicts first and through the flow second; what the tiles show; seconds by step.
+    """
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, step: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        found = step()
+        seconds[name] = round(time.perf_counter() - started, 1)
+        print(f"{name}: {seconds[name]} s", file=sys.stderr, flush=True)
+        return found
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "review.yaml"
+    config.write_text(yaml.safe_dump(size.settings), encoding="utf-8")
+    watch = Watch(config=str(config), workspace=str(folder / "workspace"))
+    settings, workspace = load_settings(config), Workspace(folder / "workspace")
+    happened = timed("simulate", lambda: prepare(folder, size))
+    with prefect_server(folder / "prefect" / datetime.now(UTC).strftime("%H%M%S")):
+        if not (folder / "trained").exists():
+            timed("train", lambda: train(watch, TrainRequest(reason="before the month")))
+            (folder / "trained").touch()
+        for place, *_ in PLACES:
+            for day in size.watched:
+                link(folder / "restless" / place / f"{day}.tif", folder / "scenes" / place)
+        workspace.verdicts.unlink(missing_ok=True)
+        timed("nights without verdicts", lambda: nightly(watch))
+        bundle, version = registry.champion(settings, workspace)
+        detector = Detector.load(bundle)
+        nights = scored_nights(size, version, workspace)
+        with_verdicts = timed(
+            "nights with verdicts", lambda: reviewed(watch, settings, workspace, detector, nights, happened, size)
+        )
+    months = [Month(WITHOUT, table([one for _, scored in nights for one in unheeded(scored)]), []), with_verdicts]
+    for name, changed in WAYS.items():
+        of = Workspace(folder / "ways" / name)
+        only = settings.model_copy(update={"review": settings.review.model_copy(update=changed)})
+        again = partial(replayed, name, only, of, workspace, detector, nights, happened, size)
+        months.append(timed(name, again))
+    return months, happened, seconds
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "bars only": {"look_alike": 0.0},
+    "look-alikes only": {"repeats": None, "look_alike": 0.5},
+    "both": {"look_alike": 0.5},
+}
+
+
+def prepare(folder: Path, size: Size) -> list[Happening]:
+    """Write the scenes: those to learn from into the source, those of the nights, with what happens, beside it."""
+    simulate(folder / "simulated", size.plan)
+    happened = []
+    for place, *_ in PLACES:
+        scenes = folder / "simulated" / place
+        for day in size.learned:
+            link(scenes / f"{day}.tif", folder / "scenes" / place)
+        stirring = settle(
+            [scenes / f"{day}.tif" for day in size.learned[size.training :]], size.tile, size.restless, size.seed
+        )
+        for day in size.watched:
+            to = folder / "restless" / place / f"{day}.tif"
+            args = (stirring, size.events, size.on_restless, size.seed, size.tile)
+            happened += alter(scenes / f"{day}.tif", to, *args)
+    return happened
+
+
+def link(path: Path, folder: Path) -> None:
+    """Put a scene into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / path.name).exists():
+        os.link(path, folder / path.name)
+
+
+def scored_nights(size: Size, version: str, workspace: Workspace) -> list[tuple[date, list[Scored]]]:
+    """The scored scenes of each night."""
+    records = Catalog(workspace).scenes(since=size.watched[0])
+    return [
+        (day, read_scores([one for one in records if one.day == day], {}, version, workspace)) for day in size.watched
+    ]
+
+
+def unheeded(scored: Sequence[Scored]) -> list[pd.DataFrame]:
+    """The tables of a night as they were scored."""
+    nothing = pd.Series(dtype="str")
+    return [one.scores.assign(suppressed=nothing, alike=nothing) for one in scored]
+
+
+def table(scores: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The scored tiles of some scenes; see `Month`."""
+    together = pd.concat([pd.DataFrame(one.drop(columns="geometry")) for one in scores], ignore_index=True)
+    together = together[together["score"].notna()].assign(night=together["acquired"].dt.date)
+    return together[[*KEY, "flagged", "suppressed", "alike"]].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Reviewer:
+    """Somebody who knows what there is to see, and errs now and then.
+
+    Attributes:
+        happened: What the tiles show, by scene's place and night, and tile.
+        mistakes: Share of the answers that are wrong.
+        seed: Decides which.
+    """
+
+    happened: dict[tuple[str, str], Happening]
+    mistakes: float
+    seed: int
+
+    @classmethod
+    def of(cls, happened: Sequence[Happening], size: Size) -> Reviewer:
+        """Who knows all that happened."""
+        return cls({(f"{one.location}/{one.night}", one.tile_id): one for one in happened}, size.mistakes, size.seed)
+
+    def answer(self, scene_id: str, tile_id: str) -> tuple[str, str]:
+        """The verdict, and the kind of event; '' for none."""
+        seen = self.happened.get((scene_id, tile_id))
+        event = seen.event if seen else ""
+        if stream(self.seed, "mistake", scene_id, tile_id).random() < self.mistakes:
+            return ("false alarm", "") if event else ("anomaly", "other")
+        return ("anomaly", event.replace("_", " ")) if event else ("false alarm", "")
+
+
+def reviewed(
+    watch: Watch, settings: Settings, workspace: Workspace, detector: Detector,
+    nights: Sequence[tuple[date, list[Scored]]], happened: Sequence[Happening], size: Size,
+) -> Month:  # fmt: skip
+    """The month through the flow, reviewed in MLflow after each night."""
+    reviewer, tables = Reviewer.of(happened, size), []
+    for day, scored in nights:
+        summary = nightly(watch, NightRequest(night=day, force=True))
+        heeded = [one.scores for one in heed(scored, detector, settings, workspace)]
+        flags = int(sum(one["flagged"].sum() for one in heeded))
+        if [(one.night, one.flags) for one in summary.nights] != [(day, flags)]:
+            raise RuntimeError(f"the run of {day} reported {summary.nights}, and {flags} flags were to be expected")
+        tables += heeded
+        give_feedback(day, reviewer, settings, workspace)
+    collect(settings, workspace)
+    return Month(WITH, table(tables), read_verdicts(workspace))
+
+
+def give_feedback(day: date, reviewer: Reviewer, settings: Settings, workspace: Workspace) -> None:
+    """Answer the questions of a night, as the form of a review queue does."""
+    tracking.connect(settings, workspace)
+    experiment = mlflow.get_experiment_by_name(experiment_name(settings))
+    if experiment is None:
+        return
+    asked = f"tags.`tilewatch.night` = '{day}'"
+    traces = mlflow.search_traces(
+        locations=[experiment.experiment_id], filter_string=asked, include_spans=False, return_type="list"
+    )
+    human = AssessmentSource(source_type="HUMAN", source_id="scripted")
+    for trace in traces:
+        verdict, kind = reviewer.answer(*(trace.info.tags[f"tilewatch.{name}"] for name in ("scene_id", "tile_id")))
+        if kind:
+            mlflow.log_feedback(trace_id=trace.info.trace_id, name=KIND, value=kind, source=human)
+        mlflow.log_feedback(trace_id=trace.info.trace_id, name=VERDICT, value=verdict, source=human)
+
+
+def replayed(
+    name: str, settings: Settings, of: Workspace, workspace: Workspace, detector: Detector,
+    nights: Sequence[tuple[date, list[Scored]]], happened: Sequence[Happening], size: Size,
+) -> Month:  # fmt: skip
+    """The month judged by the same code from the same scores, with verdicts written into the table at once."""
+    of.root.mkdir(parents=True, exist_ok=True)
+    of.verdicts.unlink(missing_ok=True)
+    for there in (workspace.scores, workspace.latents):
+        if not (of.root / there.name).exists():
+            (of.root / there.name).symlink_to(there, target_is_directory=True)
+    reviewer, tables, verdicts = Reviewer.of(happened, size), [], []
+    for day, scored in nights:
+        heeded = heed(scored, detector, settings, of)
+        tables += [one.scores for one in heeded]
+        said = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+        known = {(row.scene_id, row.tile_id): row for one in heeded for row in one.scores.itertuples()}
+        for asked in choose(heeded, settings, of).itertuples():
+            row, (verdict, kind) = known[asked.scene_id, asked.tile_id], reviewer.answer(asked.scene_id, asked.tile_id)
+            about = {"score": float(row.score), "p_value": float(row.p_value)}
+            verdicts.append(Verdict(
+                asked.scene_id, asked.tile_id, verdict, said, "scripted", kind, asked=asked.asked, share=asked.share,
+                detector_version=row.detector_version, **about,
+            ))  # fmt: skip
+        write_verdicts(verdicts, of)
+    return Month(name, table(tables), read_verdicts(of))
+
+
+def record(
+    months: Sequence[Month], happened: Sequence[Happening], size: Size, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The benchmark's result."""
+    without, *ways = months
+    rows = [row for month in ways for row in compared(month, without, happened, size.seed)]
+    return {
+        "benchmark": "review",
+        "machine": machine(),
+        "versions": versions("tilewatch", "mlflow", "prefect", "torch"),
+        "size": asdict(size),
+        "results": rows,
+        "goals": goals(rows, WITH),
+        "verdicts": {month.name: said(month) for month in ways},
+        "suppressed": {month.name: suppressed(month, happened) for month in ways},
+        "precision": {month.name: precisions(month.verdicts, size.watched[0]) for month in ways},
+        "seconds": seconds,
+    }
+
+
+def said(month: Month) -> dict[str, int]:
+    """How many verdicts of which sort."""
+    asked = pd.Series([one.asked for one in month.verdicts]).value_counts().sort_index()
+    verdicts = pd.Series([one.verdict for one in month.verdicts if one.asked == "flag"]).value_counts().sort_index()
+    return {f"of {name}": int(count) for name, count in asked.items()} | {
+        f"flags: {name}": int(count) for name, count in verdicts.items()
+    }
+
+
+def suppressed(month: Month, happened: Sequence[Happening]) -> dict[str, int]:
+    """How many flags were suppressed by what, and how many of them were events."""
+    events = {(one.location, one.night, one.tile_id) for one in happened if one.event}
+    held_back = month.tiles[month.tiles["suppressed"].notna()]
+    event = pd.Series(
+        [row in events for row in held_back[KEY].itertuples(index=False, name=None)], held_back.index, bool
+    )
+    alike = held_back["alike"].notna()
+    return {
+        "by bars": int((~alike).sum()),
+        "by bars, events": int((~alike & event).sum()),
+        "as look-alikes": int(alike.sum()),
+        "as look-alikes, events": int((alike & event).sum()),
+    }
+
+
+def draw(months: Sequence[Month], happened: Sequence[Happening], path: Path) -> None:
+    """False alarms at restless tiles and recall, night by night."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, sharex=True)
+    colours = dict(zip([month.name for month in months], ("0.55", "tab:blue", "tab:orange", "tab:green"), strict=False))
+    for month in months:
+        nightly_rates = by_night(month, happened).rolling(3, min_periods=1).mean()
+        numbers = range(1, len(nightly_rates) + 1)
+        style = {"color": colours[month.name], "linewidth": 2.0 if month.name in (WITH, WITHOUT) else 1.0}
+        above.plot(numbers, nightly_rates["restless"], label=month.name, **style)
+        below.plot(numbers, nightly_rates["recall"], label=month.name, **style)
+    above.set_ylabel("false alarms at restless tiles,\nshare of their nights")
+    below.set_ylabel("events found, share")
+    below.set_xlabel("night (mean of three)")
+    for axes in (above, below):
+        axes.set_ylim(0, 1)
+        axes.spines[["top", "right"]].set_visible(False)
+    above.legend(fontsize="small", frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    main()

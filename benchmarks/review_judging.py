@@ -1,0 +1,152 @@
+"""What verdicts did to a month: false alarms at restless tiles and elsewhere, recall, precision, with and without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.restless import Happening
+from tasks.intervals import REPETITIONS, Interval, draws, percentile_interval
+from tasks.review.counting import Precision, precision
+from tasks.review.verdicts import Verdict
+
+LEARNED = 10  # nights within which the false alarms must be fewer
+KEY = ["location", "night", "tile_id"]
+
+
+@dataclass(frozen=True, eq=False)
+class Month:
+    """A month of nights, judged in one way.
+
+    Attributes:
+        name: The way.
+        tiles: A row a scored tile and night: `location`, `night`, `tile_id`, `flagged`, `suppressed` (why, else null),
+            `alike`.
+        verdicts: What was said in the end.
+    """
+
+    name: str
+    tiles: pd.DataFrame
+    verdicts: Sequence[Verdict]
+
+
+def told(tiles: pd.DataFrame, happened: Sequence[Happening]) -> pd.DataFrame:
+    """The tiles with what they show: `restless`, `event`, `group`."""
+    rows = [(one.location, one.night, one.tile_id, one.restless, one.event, one.group) for one in happened]
+    known = pd.DataFrame(rows, columns=[*KEY, "restless", "event", "group"])
+    joined = tiles.merge(known, how="left", on=KEY, validate="one_to_one")
+    return joined.fillna({"restless": "", "event": "", "group": ""})
+
+
+def compared(month: Month, without: Month, happened: Sequence[Happening], seed: int) -> list[dict[str, Any]]:
+    """What a way to judge changes, each row with its intervals; blocks of place and night are drawn.
+
+    Args:
+        month: With verdicts.
+        without: The same nights without any.
+        happened: What the tiles show.
+        seed: Of the draws.
+    """
+    pairs = told(without.tiles, happened).merge(month.tiles[[*KEY, "flagged"]], on=KEY, suffixes=("_before", ""))
+    first = pairs["night"].min()
+    number = pd.Series([(night - first).days + 1 for night in pairs["night"]], pairs.index)
+    event, restless, later = pairs["event"] != "", pairs["restless"] != "", number > LEARNED
+    rows = {
+        "false alarms at restless tiles, first ten nights": restless & ~event & ~later,
+        "false alarms at restless tiles, later nights": restless & ~event & later,
+        "false alarms elsewhere": ~restless & ~event,
+        "recall of events": event,
+    }
+    rows |= {
+        f"recall of events {name}": event & (pairs["group"] == name) for name in sorted(set(pairs.loc[event, "group"]))
+    }
+    return [_row(month.name, what, pairs[where], seed) for what, where in rows.items()]
+
+
+def _row(name: str, what: str, pairs: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Rates with and without verdicts, their difference and ratio."""
+    blocks = pairs.groupby(["location", "night"], sort=True)[["flagged", "flagged_before"]].agg(["sum", "size"])
+    now = blocks["flagged", "sum"].to_numpy(float)
+    before = blocks["flagged_before", "sum"].to_numpy(float)
+    tiles = blocks["flagged", "size"].to_numpy(float)
+
+    def rates(times: np.ndarray) -> tuple[float, float]:
+        count = float(times @ tiles)
+        return (float(times @ now) / count, float(times @ before) / count) if count else (np.nan, np.nan)
+
+    whole = rates(np.ones(len(tiles)))
+    drawn = [rates(times) for times in draws(len(tiles), REPETITIONS, seed)]
+
+    def interval(value: float, found: Sequence[float]) -> dict[str, float | None]:
+        return _rounded(percentile_interval(value, found, len(tiles)))
+
+    return {
+        "way": name,
+        "what": what,
+        "tiles": int(tiles.sum()),
+        "flags": int(now.sum()),
+        "flags_without": int(before.sum()),
+        "rate": interval(whole[0], [one for one, _ in drawn]),
+        "rate_without": interval(whole[1], [other for _, other in drawn]),
+        "difference": interval(whole[0] - whole[1], [one - other for one, other in drawn]),
+        "ratio": interval(_ratio(*whole), [_ratio(*one) for one in drawn]),
+    }
+
+
+def _ratio(one: float, other: float) -> float:
+    return one / other if other else np.nan
+
+
+def _rounded(found: Interval) -> dict[str, float | None]:
+    numbers = {"value": found.value, "low": found.low, "high": found.high}
+    return {name: round(number, 4) if np.isfinite(number) else None for name, number in numbers.items()}
+
+
+def goals(rows: Sequence[Mapping[str, Any]], way: str) -> dict[str, dict[str, Any]]:
+    """Whether a way to judge meets what is asked of it; `sure`: the whole interval does."""
+    of = {row["what"]: row for row in rows if row["way"] == way}
+    ratio = of["false alarms at restless tiles, later nights"]["ratio"]
+    loss = of["recall of events"]["difference"]
+    most, least = 0.5, -0.02
+
+    def holds(number: float | None, goal: float, sign: int) -> bool:
+        return number is not None and sign * number <= sign * goal
+
+    return {
+        "false alarms at restless tiles after ten nights, of those without": {
+            **ratio, "goal": most, "met": holds(ratio["value"], most, 1), "sure": holds(ratio["high"], most, 1),
+        },
+        "change of recall": {
+            **loss, "goal": least, "met": holds(loss["value"], least, -1), "sure": holds(loss["low"], least, -1),
+        },
+    }  # fmt: skip
+
+
+def precisions(verdicts: Sequence[Verdict], first: date) -> dict[str, dict[str, Any]]:
+    """Precision among the reviewed flags, by the reviewer's own words, early and late."""
+    early = [one for one in verdicts if (one.night - first).days < LEARNED]
+    late = [one for one in verdicts if (one.night - first).days >= LEARNED]
+    return {name: _words(precision(some)) for name, some in (("first ten nights", early), ("later nights", late))}
+
+
+def _words(found: Sequence[Precision]) -> dict[str, Any]:
+    if not found:
+        return {"reviewed": 0}
+    (one,) = found
+    return {
+        "reviewed": one.anomalies + one.false_alarms + one.clouds,
+        "share": round(one.share, 4), "low": round(one.low, 4), "high": round(one.high, 4),
+    }  # fmt: skip
+
+
+def by_night(month: Month, happened: Sequence[Happening]) -> pd.DataFrame:
+    """Of each night the share of restless tiles without an event that were flagged, and of events that were found."""
+    tiles = told(month.tiles, happened)
+    quiet = tiles[(tiles["restless"] != "") & (tiles["event"] == "")].groupby("night")["flagged"].mean()
+    found = tiles[tiles["event"] != ""].groupby("night")["flagged"].mean()
+    return pd.DataFrame({"restless": quiet, "recall": found}).sort_index()
