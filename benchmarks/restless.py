@@ -1,7 +1,7 @@
 """Scenes of places with restless tiles: a car park, a greenhouse, a quarry, and events beside them, on them, like them.
 
 What is restless changes from night to night and is of no interest: it raises false alarms where it lies, and only
-there. Events are there for one night. Both are put into simulated scenes as `imagery.inject` mixes ground, below clouds
+there. Events last for some nights. Both are put into simulated scenes as `imagery.inject` mixes ground, below clouds
 nothing; so it is known of every tile what it shows.
 """
 
@@ -29,7 +29,9 @@ SCALE = 10_000
 SORTS: tuple[Sort, ...] = ("car park", "greenhouse", "quarry")
 LIKE_RESTLESS = ("bright_objects", "bare_soil")  # of events: what restless tiles do too
 OTHER = ("burn", "flood", "vegetation_loss")
-STIRRED = 0.6  # share of the nights on which a restless tile is not as it was
+STIRRED = 0.8  # share of the nights on which a restless tile is not as it was
+LASTS = 5  # nights, an event
+RESEMBLING = 0.3  # share of the events that are of a kind that restless tiles show too
 CLEAR = 0.9  # share of a tile that must be seen for something to be put into it
 
 
@@ -84,64 +86,123 @@ class Ground:
         return float(self.valid[self.window(tile)].mean())
 
 
-def settle(paths: Sequence[Path], tile_size: int, count: int, seed: int) -> dict[tuple[int, int], Sort]:
-    """Where at a place what is restless lies, and of which sort.
+@dataclass(frozen=True)
+class Event:
+    """Something that should be found.
+
+    Attributes:
+        tile: Its tile's upper left corner.
+        kind: Of `imagery.inject.KINDS`.
+        share: Of the tile's pixels.
+        start: Its first night; it lasts `LASTS` nights.
+        key: Of its shape.
+    """
+
+    tile: tuple[int, int]
+    kind: str
+    share: float
+    start: date
+    key: str
+
+    def there(self, night: date) -> bool:
+        """Whether it is there on a night."""
+        return 0 <= (night - self.start).days < LASTS
+
+
+@dataclass(frozen=True)
+class Doings:
+    """What happens at a place: its restless tiles, and its events."""
+
+    restless: dict[tuple[int, int], Sort]
+    events: Sequence[Event]
+
+
+def settle(
+    paths: Sequence[Path], nights: Sequence[date], tile_size: int, restless: int, events: int, on_restless: float,
+    seed: int,
+) -> Doings:  # fmt: skip
+    """What happens at a place.
 
     Args:
-        paths: Scenes of the place; the clearest is looked at.
+        paths: Scenes of the place; the clearest says where there is ground for what.
+        nights: That are watched.
         tile_size: Side of a tile, pixels.
-        count: How many tiles.
+        restless: How many tiles are restless.
+        events: How many begin on each night.
+        on_restless: Share of the events that are put on restless tiles; the others lie elsewhere.
         seed: Of the draw.
     """
     scenes = [_read(path, tile_size) for path in paths]
     ground, light = max(enumerate(scenes), key=lambda one: (one[1][0].valid.mean(), one[0]))[1]
-    draw = stream(seed, "restless", paths[0].parent.name)
-    order = [ground.tiles[number] for number in draw.permutation(len(ground.tiles))]
-    found: dict[tuple[int, int], Sort] = {}
-    for tile in order:
-        sort = SORTS[len(found) % len(SORTS)]
-        if len(found) < count and _stir(ground, light, tile, sort, seed, 0) is not None:
-            found[tile] = sort
-    return found
+    place = paths[0].parent.name
+    draw = stream(seed, "restless", place)
+    stirring: dict[tuple[int, int], Sort] = {}
+    for tile in [ground.tiles[number] for number in draw.permutation(len(ground.tiles))]:
+        sort = SORTS[len(stirring) % len(SORTS)]
+        if len(stirring) < restless and _stir(ground, light, tile, sort, seed, 0) is not None:
+            stirring[tile] = sort
+    elsewhere = [tile for tile in ground.tiles if tile not in stirring]
+    found: list[Event] = []
+    for night in nights:
+        for number in range(events):
+            tiles = list(stirring) if draw.random() < on_restless else elsewhere
+            for _ in range(20):  # until there is ground for it
+                tile = tiles[int(draw.integers(len(tiles)))]
+                kind = str(draw.choice(LIKE_RESTLESS if draw.random() < RESEMBLING else OTHER))
+                event = Event(tile, kind, float(draw.uniform(0.15, 0.4)), night, f"{place} {night} {number}")
+                taken = any(one.tile == tile and one.there(night) for one in found)
+                if not taken and _happen(ground, light, event, seed) is not None:
+                    found.append(event)
+                    break
+    return Doings(stirring, found)
 
 
-def alter(
-    path: Path, to: Path, restless: dict[tuple[int, int], Sort], events: int, on_restless: float, seed: int,
-    tile_size: int,
-) -> list[Happening]:  # fmt: skip
+def alter(path: Path, to: Path, doings: Doings, seed: int, tile_size: int) -> list[Happening]:
     """Write a scene with what is restless and with events, unless it is there.
 
     Args:
         path: A simulated scene, `<location>/<date>.tif`.
         to: Where it is written.
-        restless: From `settle`.
-        events: How many events, where there is ground for them that can be seen.
-        on_restless: Share of the events that are put on restless tiles; the others lie elsewhere.
+        doings: What happens at the place.
         seed: Of all that is drawn.
         tile_size: Side of a tile, pixels.
 
     Returns:
-        The restless tiles, and those with an event.
+        The restless tiles, and those with an event that can be seen.
     """
     location, night = path.parent.name, date.fromisoformat(path.stem)
     ground, light = _read(path, tile_size)
     draw = stream(seed, "night", location, night)
     stirred = []
-    for tile, sort in restless.items():
+    for tile, sort in doings.restless.items():
         turn = int(draw.integers(1, 10_000))
         made = _stir(ground, light, tile, sort, seed, turn) if draw.random() < STIRRED else None
         if made is not None:
             ground.values[:, *ground.window(tile)] = made
             stirred.append(tile)
-    happened = _events(ground, light, list(restless), events, on_restless, draw, seed, f"{location} {night}")
+    happened = {}
+    for event in doings.events:
+        made = _happen(ground, light, event, seed) if event.there(night) else None
+        if made is not None:
+            ground.values[:, *ground.window(event.tile)] = made
+            happened[event.tile] = event.kind
     if not to.exists():
         _write(path, to, ground)
     (names,) = [tile_ids(location, np.array(rows), np.array(cols)) for rows, cols in [zip(*ground.tiles, strict=True)]]
     name_of = dict(zip(ground.tiles, names, strict=True))
     return [
-        Happening(location, night, name_of[tile], restless.get(tile, ""), happened.get(tile, ""), tile in stirred)
-        for tile in sorted({*restless, *happened})
+        Happening(
+            location, night, name_of[tile], doings.restless.get(tile, ""), happened.get(tile, ""), tile in stirred
+        )
+        for tile in sorted({*doings.restless, *happened})
     ]
+
+
+def _happen(ground: Ground, light: Light, event: Event, seed: int) -> NDArray[np.float32] | None:
+    """The pixels of an event's tile with the event; None where it cannot be seen."""
+    if ground.seen(event.tile) < CLEAR:
+        return None
+    return _put(ground, light, event.tile, event.kind, seed, f"event {event.key}", None, event.share)
 
 
 def _stir(
@@ -159,28 +220,6 @@ def _stir(
         "quarry": ("bare_soil", float(draw.uniform(0.15, 0.35)), 0.9, f"{key} {turn % 3}"),
     }[sort]
     return _put(ground, light, tile, kind, seed, key, strength, share)
-
-
-def _events(
-    ground: Ground, light: Light, restless: Sequence[tuple[int, int]], count: int, on_restless: float,
-    draw: np.random.Generator, seed: int, key: str,
-) -> dict[tuple[int, int], str]:  # fmt: skip
-    """Put events into the scene; the kind of each."""
-    elsewhere = [tile for tile in ground.tiles if tile not in restless]
-    happened: dict[tuple[int, int], str] = {}
-    for number in range(count):
-        tiles = restless if draw.random() < on_restless else elsewhere
-        for _ in range(12):  # until there is ground for it
-            tile = tiles[int(draw.integers(len(tiles)))]
-            kind = str(draw.choice(LIKE_RESTLESS if draw.random() < 0.3 else OTHER))
-            if tile in happened or ground.seen(tile) < CLEAR:
-                continue
-            made = _put(ground, light, tile, kind, seed, f"event {key} {number}", None, float(draw.uniform(0.15, 0.4)))
-            if made is not None:
-                ground.values[:, *ground.window(tile)] = made
-                happened[tile] = kind
-                break
-    return happened
 
 
 def _put(

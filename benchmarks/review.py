@@ -74,7 +74,7 @@ class Size:
         calibration: Dates after them.
         epochs: Of the training.
         restless: Tiles of each place.
-        events: Of each scene.
+        events: That begin at each place on each night.
         on_restless: Share of the events that lie on restless tiles.
         questions: Flags of a night that are reviewed.
         mistakes: Share of the answers that are wrong.
@@ -87,8 +87,8 @@ class Size:
     calibration: int = 12
     epochs: int = 15
     restless: int = 4
-    events: int = 4
-    on_restless: float = 0.1
+    events: int = 1
+    on_restless: float = 0.15
     questions: int = 7
     mistakes: float = 0.05
     seed: int = 5
@@ -135,7 +135,7 @@ class Size:
         }
 
 
-QUICK = Size(nights=4, side=64, training=8, calibration=6, epochs=2, restless=2, events=2, questions=3)
+QUICK = Size(nights=4, side=64, training=8, calibration=6, epochs=2, restless=2, events=1, questions=3)
 
 
 def main() -> None:
@@ -230,13 +230,12 @@ def prepare(folder: Path, size: Size) -> list[Happening]:
         scenes = folder / "simulated" / place
         for day in size.learned:
             link(scenes / f"{day}.tif", folder / "scenes" / place)
-        stirring = settle(
-            [scenes / f"{day}.tif" for day in size.learned[size.training :]], size.tile, size.restless, size.seed
-        )
+        clearest = [scenes / f"{day}.tif" for day in size.learned[size.training :]]
+        draw = size.restless, size.events, size.on_restless, size.seed
+        doings = settle(clearest, size.watched, size.tile, *draw)
         for day in size.watched:
             to = folder / "restless" / place / f"{day}.tif"
-            args = (stirring, size.events, size.on_restless, size.seed, size.tile)
-            happened += alter(scenes / f"{day}.tif", to, *args)
+            happened += alter(scenes / f"{day}.tif", to, doings, size.seed, size.tile)
     return happened
 
 

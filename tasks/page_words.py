@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 MAX_BANDS = 12
 MISSING = "\N{EN DASH}"
@@ -59,6 +59,17 @@ def area(square_metres: float) -> str:
     if square_metres < 1e4:
         return f"{square_metres:,.0f}\u202fm²"
     return f"{square_metres / 1e4:.3g}\u202fha" if square_metres < 1e6 else f"{square_metres / 1e6:,.3g}\u202fkm²"
+
+
+def when(acquired: str) -> str:
+    """Write a time as people do: the date alone at midnight, since most archives know no more than the day."""
+    try:
+        time = datetime.fromisoformat(acquired)
+    except ValueError:
+        return acquired
+    if time.time().isoformat() == "00:00:00":
+        return time.date().isoformat()
+    return f"{time:%Y-%m-%d %H:%M}" + (" UTC" if time.utcoffset() == timedelta(0) else "")
 
 
 def curve(history: Sequence[tuple[str, float]], limit: float) -> Curve | None:

@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.night_words import asked_words, estimate_words, summarise
-from tasks.page_words import area, curve, degrees, main_bands, number, odds, place, plural, share
+from tasks.page_words import area, curve, degrees, main_bands, number, odds, place, plural, share, when
 from tasks.pictures import heat_ramp
 from tasks.views import CheckView, FlagView, MapView, NightView, PlaceView, SuppressedView, ValidationView
 
@@ -187,6 +187,7 @@ def _environment() -> Environment:
         degrees=degrees,
         bands=main_bands,
         area=area,
+        when=when,
         relative=_relative,
         estimate=estimate_words,
     )

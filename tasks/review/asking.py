@@ -69,9 +69,8 @@ def choose(scored: Sequence[Scored], settings: Settings, workspace: Workspace) -
     found = [before[key] for key in zip(again["scene_id"], again["tile_id"], strict=True)]
     again = again.assign(asked=[asked for asked, _ in found], share=[share for _, share in found])
     together = pd.concat([again, chosen[~(_among(chosen, before) | _among(chosen, said))]])
-    together = together.assign(
-        place=[ORDER.index(why) for why in together["asked"]], share=together["share"].astype(float)
-    )
+    kinds = {**dict.fromkeys([*KEY, "asked"], "str"), "share": "float64"}
+    together = together.astype(kinds).assign(place=[ORDER.index(why) for why in together["asked"]])
     # The index is still the place among all tiles, the least likely first.
     together = together.sort_index().sort_values("place", kind="stable")
     return together[ASKED_COLUMNS].reset_index(drop=True)

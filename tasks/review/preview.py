@@ -25,7 +25,7 @@ QUALITIES = (88, 80, 70, 60, 45)
 MOST_BYTES = 40_000  # of a strip: MLflow draws a preview of 100 000 characters, and reads all of them to find answers
 SHORTEST = 1000  # characters of a preview that every database takes
 LONGEST_NAME = 200
-HARMLESS = re.compile(r"[^\W_]+(?:[-._ ]?[^\W_]+)*")  # words and numbers: no markup
+HARMLESS = re.compile(r"[^\W_]+(?:[-._ ][^\W_]+)*")  # words and numbers: no markup
 MEANT = {
     "flag": "a flag",
     "suppressed": "suppressed: no flag, since people's verdicts say so",

@@ -40,7 +40,7 @@ ELSEWHERE = "patch"  # of another place: nothing that happens; MLflow takes ten 
 LONGEST_COMMENT = 2000
 LONGEST_QUEUE = 200  # characters of its name
 AT_ONCE = 4  # traces that are on their way to a server
-TOO_OLD = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
+NO_SUCH_ADDRESS = (404, 405, 501)
 REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INTERNAL_ERROR")
 
 
@@ -130,13 +130,13 @@ def _queues(names: Sequence[str], experiment: str, settings: Settings) -> dict[s
     """
     try:
         known = {one.name: one for one in label_schemas.list_label_schemas(experiment)}
-        # The form begins with the question that was made last.
-        schemas = [_schema(one, known.get(one.name), experiment) for one in reversed(form())]
-        return {name: _queue(name, schemas, experiment, settings) for name in names}
     except MlflowException as error:
-        if error.error_code in TOO_OLD:
+        if error.get_http_status_code() in NO_SUCH_ADDRESS:  # the experiment is there
             raise NoQueues("MLflow has no review queues: update its server to 3.14 or later") from error
         raise
+    # The form begins with the question that was made last.
+    schemas = [_schema(one, known.get(one.name), experiment) for one in reversed(form())]
+    return {name: _queue(name, schemas, experiment, settings) for name in names}
 
 
 @dataclass(frozen=True)

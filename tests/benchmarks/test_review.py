@@ -36,14 +36,14 @@ def values(path: Path) -> np.ndarray:
 
 
 def test_scenes_change_where_something_happens_and_nowhere_else(scenes: list[Path], tmp_path: Path) -> None:
-    where = settle(scenes, 16, 3, seed=1)
+    doings = settle(scenes, DAYS, 16, restless=3, events=2, on_restless=0.3, seed=1)
     to = tmp_path / PLACE.name / scenes[1].name
 
-    happened = alter(scenes[1], to, where, 4, 0.3, 1, 16)
+    happened = alter(scenes[1], to, doings, 1, 16)
 
-    assert sorted(where.values()) == ["car park", "greenhouse", "quarry"]
+    assert sorted(doings.restless.values()) == ["car park", "greenhouse", "quarry"]
     assert sum(1 for one in happened if one.restless) == 3
-    assert sum(1 for one in happened if one.event) == 4
+    assert sum(1 for one in happened if one.event) == sum(event.there(DAYS[1]) for event in doings.events) == 4
     changed = (values(to) != values(scenes[1])).any(axis=0)
     there = {one.tile_id for one in happened if one.event or one.stirred}
     for row in range(0, 64, 16):
@@ -53,9 +53,8 @@ def test_scenes_change_where_something_happens_and_nowhere_else(scenes: list[Pat
     np.testing.assert_array_equal(values(to)[4:], values(scenes[1])[4:])  # the other band and the classes
 
 
-def test_a_restless_tile_looks_different_each_night_and_the_same_each_time(scenes: list[Path], tmp_path: Path) -> None:
-    where = settle(scenes, 16, 1, seed=1)
-    ((tile, sort),) = where.items()
+def test_a_restless_tile_looks_different_each_night_and_the_same_each_time(scenes: list[Path]) -> None:
+    ((tile, sort),) = settle(scenes, DAYS, 16, 1, 0, 0, seed=1).restless.items()
     ground, light = restless._read(scenes[0], 16)
 
     looks = [restless._stir(ground, light, tile, sort, 1, turn) for turn in (0, 1, 2, 0)]

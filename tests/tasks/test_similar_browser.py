@@ -95,7 +95,5 @@ def test_every_picture_is_drawn_nothing_is_requested_and_names_are_text(
     assert HOSTILE in page.locator("#tile-2").inner_text()
     assert "No picture" in page.locator("#tile-3").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    if os.environ.get("TILEWATCH_SCREENSHOTS"):
-        page.screenshot(path=f"{os.environ['TILEWATCH_SCREENSHOTS']}/similar-{width}-{scheme}.png", full_page=True)
     context.close()
     assert trouble == []

@@ -134,7 +134,7 @@ def test_a_night_that_is_reported_again_asks_nothing_new(workspace: Workspace) -
     again = choose(scenes, settings(), workspace)
     keep(again, scenes, workspace)
 
-    assert again.equals(first)
+    pd.testing.assert_frame_equal(again, first)
     assert read_questions(workspace, DAY.date()) == before
 
 

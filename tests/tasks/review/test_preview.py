@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from datetime import date
 from typing import Any
 
@@ -159,3 +160,11 @@ def test_a_short_preview_fits_any_database_and_keeps_its_picture(name: str) -> N
 
     assert len(shown) <= SHORTEST
     assert f"![Pictures of the tile]({address})" in shown
+
+
+def test_a_long_name_takes_no_time() -> None:
+    began = time.perf_counter()
+
+    text("a" * 199 + "|")
+
+    assert time.perf_counter() - began < 1
