@@ -102,6 +102,7 @@ class Chaos:
         workspace = self._folder / name
         shutil.copytree(self._trained, workspace)
         overrides = [f"tracking.uri={self.servers.mlflow}", f"tracking.experiment={name}"]
+        overrides += [f"review.experiment={name}-review"]
         return {"config": str(self._config), "workspace": str(workspace), "overrides": overrides}, workspace
 
     def calm(self, name: str) -> tuple[float, dict[str, str], dict[str, Any]]:

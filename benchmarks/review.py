@@ -157,7 +157,7 @@ def main() -> None:
     if not arguments.json:
         for row in result["results"]:
             before, now, change = (_shown(row[name]) for name in ("rate_without", "rate", "difference"))
-            print(f"{row['way']:<18} {row['what']:<50} {row['tiles']:5d} tiles  {before} → {now}  {change}")
+            print(f"{row['way']:<22} {row['what']:<50} {row['tiles']:5d} tiles  {before} → {now}  {change}")
     print(json.dumps(result))
 
 
@@ -216,10 +216,15 @@ def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[st
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "bars only": {"look_alike": 0.0},
-    "look-alikes only": {"repeats": None, "look_alike": 0.5},
-    "both": {"look_alike": 0.5},
+    "bars, repeats 2": {"look_alike": 0.0, "repeats": 2},  # the defaults again, without the flow
+    "bars, repeats 1": {"look_alike": 0.0, "repeats": 1},
+    "bars, repeats 3": {"look_alike": 0.0, "repeats": 3},
+    "look-alikes 0.2": {"look_alike": 0.2, "repeats": None},
+    "look-alikes 0.3": {"look_alike": 0.3, "repeats": None},
+    "look-alikes 0.5": {"look_alike": 0.5, "repeats": None},
+    "bars, look-alikes 0.3": {"look_alike": 0.3, "repeats": 2},
 }
+DRAWN = {WITHOUT: "0.55", WITH: "tab:blue", "look-alikes 0.3": "tab:orange"}
 
 
 def prepare(folder: Path, size: Size) -> list[Happening]:
@@ -408,13 +413,11 @@ def draw(months: Sequence[Month], happened: Sequence[Happening], path: Path) -> 
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, sharex=True)
-    colours = dict(zip([month.name for month in months], ("0.55", "tab:blue", "tab:orange", "tab:green"), strict=False))
-    for month in months:
+    for month in [one for one in months if one.name in DRAWN]:
         nightly_rates = by_night(month, happened).rolling(3, min_periods=1).mean()
         numbers = range(1, len(nightly_rates) + 1)
-        style = {"color": colours[month.name], "linewidth": 2.0 if month.name in (WITH, WITHOUT) else 1.0}
-        above.plot(numbers, nightly_rates["restless"], label=month.name, **style)
-        below.plot(numbers, nightly_rates["recall"], label=month.name, **style)
+        above.plot(numbers, nightly_rates["restless"], label=month.name, color=DRAWN[month.name])
+        below.plot(numbers, nightly_rates["recall"], label=month.name, color=DRAWN[month.name])
     above.set_ylabel("false alarms at restless tiles,\nshare of their nights")
     below.set_ylabel("events found, share")
     below.set_xlabel("night (mean of three)")

@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 import pyarrow.parquet as pq
 from mlflow.entities import Run, ViewType
+from mlflow.genai import review_queues
 
 FOLDERS = ("scores", "latents", "reports", "catalog", "quarantine", "reference", "pending")
 VOLATILE = {"reports": "run_id", "catalog": "ingested_at", "quarantine": "at"}
@@ -45,7 +46,7 @@ def _content(path: Path, folder: str) -> bytes:
 
 
 def tracked(uri: str, experiment: str) -> dict[str, Any]:
-    """What MLflow holds of the nights of an experiment: the runs of each night, and the steps of each history."""
+    """What MLflow holds of the nights of an experiment: runs, the steps of each history, and what people are asked."""
     mlflow.set_tracking_uri(uri)
     found = mlflow.get_experiment_by_name(experiment)
     if found is None:
@@ -53,6 +54,9 @@ def tracked(uri: str, experiment: str) -> dict[str, Any]:
     client = mlflow.MlflowClient()
     runs = client.search_runs([found.experiment_id], "", ViewType.ACTIVE_ONLY, max_results=1000)
     entries = [entry for run in runs for entry in _run(client, run)]
+    reviews = mlflow.get_experiment_by_name(f"{experiment}-review")
+    if reviews is not None:
+        entries += _questions(reviews.experiment_id)
     names = [name for name, _ in entries]
     twice = {f"{name}, again": content for number, (name, content) in enumerate(entries) if name in names[:number]}
     return dict(reversed(entries)) | twice
@@ -72,6 +76,18 @@ def _run(client: mlflow.MlflowClient, run: Run) -> Iterator[tuple[str, Any]]:
         name = f"{kind} {tags.get('night', '')}"
         metrics = sorted(run.data.metrics.items())
         yield name, (status, tags.get("detector_version"), metrics, list(_artifacts(client, run.info.run_id)))
+
+
+def _questions(experiment: str) -> Iterator[tuple[str, Any]]:
+    """Each question of a review experiment, and each item of its queues."""
+    items = {}
+    for trace in mlflow.search_traces(locations=[experiment], return_type="list", include_spans=False):
+        tags, told = trace.info.tags, trace.info.request_preview
+        items[trace.info.trace_id] = name = f"question {tags['tilewatch.scene_id']} {tags['tilewatch.tile_id']}"
+        yield name, (told, tags["tilewatch.asked"], tags["tilewatch.share"], tags["tilewatch.score"])
+    for queue in review_queues.list_review_queues(experiment_id=experiment):
+        for item in review_queues.list_review_queue_items(queue.queue_id, max_results=1000):
+            yield f"{items.get(item.item_id, 'nothing')} in {queue.name}", str(item.status)
 
 
 def _artifacts(client: mlflow.MlflowClient, run_id: str, folder: str = "") -> Iterator[tuple[str, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -95,33 +94,42 @@ def test_when_nothing_is_left_to_compare_the_page_says_so(watch: Watch) -> None:
     assert {one["scene_id"] for one in lonely.found} == {"[b]there/2020-06-01"}
 
 
-def test_on_the_command_line_it_is_shown_and_told_as_json(watch: Watch, tmp_path: Path) -> None:
-    tilewatch = partial(run_tilewatch, Path(watch.config).parent, tmp_path / "prefect")
-    options = ("-c", "meadow.yaml", "--count", "4")
-
-    as_json = tilewatch("latents", "similar", ASKED, *options, "--json")
-    shown = tilewatch("latents", "similar", ASKED, *options, "--other-places")
-    unknown = tilewatch("latents", "similar", "her-r00016-c00016", *options, "--json")
-
-    assert as_json.returncode == DONE, as_json.stderr
-    assert len(result(as_json)["found"]) == 4
-    assert result(as_json)["tile_id"] == ASKED
-    assert shown.returncode == DONE, shown.stderr
-    assert "[b]there-r000" in shown.stdout
-    assert "Open workspace/reports/similar/" in shown.stdout
-    assert unknown.returncode == FAILED
-    assert in_words(unknown)
-    assert "did you mean here-r00016-c00016?" in result(unknown)["error"]
+def on_command_line(watch: Watch, prefect: Path | str, *arguments: str):
+    return run_tilewatch(Path(watch.config).parent, prefect, "latents", *arguments, "-c", "meadow.yaml")
 
 
-def test_plain_latents_still_writes_what_is_missing(watch: Watch, tmp_path: Path) -> None:
+def test_on_the_command_line_it_is_shown(watch: Watch, tmp_path: Path) -> None:
+    ran = on_command_line(watch, tmp_path, "similar", ASKED, "--count", "4", "--other-places")
+
+    assert ran.returncode == DONE, ran.stderr
+    assert "[b]there-r000" in ran.stdout
+    assert "Open workspace/reports/similar/" in ran.stdout
+
+
+def test_on_the_command_line_it_is_told_as_json(watch: Watch, tmp_path: Path) -> None:
+    ran = on_command_line(watch, tmp_path, "similar", ASKED, "--count", "4", "--json")
+
+    assert ran.returncode == DONE, ran.stderr
+    assert len(result(ran)["found"]) == 4
+    assert result(ran)["tile_id"] == ASKED
+
+
+def test_a_tile_that_is_not_there_is_refused_in_words(watch: Watch, tmp_path: Path) -> None:
+    ran = on_command_line(watch, tmp_path, "similar", "her-r00016-c00016", "--json")
+
+    assert ran.returncode == FAILED
+    assert in_words(ran)
+    assert "did you mean here-r00016-c00016?" in result(ran)["error"]
+
+
+def test_plain_latents_still_writes_what_is_missing(watch: Watch, prefect_server: str) -> None:
     _, workspace = watch.open()
     record = Catalog(workspace).scenes(["here"])[0]
     path = latents_file(workspace, "v1", record)
     content = path.read_bytes()
     path.unlink()
 
-    ran = run_tilewatch(Path(watch.config).parent, tmp_path, "latents", "-c", "meadow.yaml", "--json")
+    ran = on_command_line(watch, prefect_server, "--json")
 
     assert ran.returncode == DONE, ran.stderr
     assert (result(ran)["scenes"], result(ran)["written"]) == (4, 1)

@@ -1,0 +1,354 @@
+"""The review in the real thing: an MLflow server, a night with flags, and a reviewer at a browser.
+
+With `TILEWATCH_SCREENSHOTS=docs/images` the pictures of the documentation are taken anew, as `review-queue.png` and
+`report-in-mlflow.png`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import psutil
+import pytest
+import yaml
+from mlflow.genai import review_queues
+from mlflow.tracing.client import TracingClient
+
+from configs import Settings, Workspace, load_settings
+from imagery.catalog import SceneRecord
+from imagery.outputs import write_flags
+from imagery.simulate import Event, Location, Plan, simulate
+from tasks.calibrate import calibrate_detector
+from tasks.drift import Drift
+from tasks.evidence import illustrate, pairs, read_scores
+from tasks.nights import Night, NightRecord, write_night
+from tasks.reference import usual_of
+from tasks.report import ranked, write_report
+from tasks.review.asking import choose
+from tasks.review.heeding import heed
+from tasks.review.questions import read_questions, write_questions
+from tasks.review.queue import ask, experiment_name
+from tasks.review.verdicts import read_verdicts
+from tasks.score import score_scene
+from tasks.tracked_night import log_night, night_log
+from tasks.train import train_detector
+from tasks.validate import Validation
+from tests.commands import result, run_tilewatch
+from tests.places import ingested
+from tests.servers import _answers, end_family, free_port
+from tests.tasks.test_pages_browser import ARGUMENTS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.servers, pytest.mark.browser]
+
+HOSTILE = "<img src=x onerror=alert(1)>|`b` [x](javascript:alert(1)) **"
+COMMENT = "<img src=x onerror=alert(2)> '; DROP TABLE verdicts; --"
+DATES = tuple(date(2025, 3, 4) + timedelta(days=6 * number) for number in range(16))
+TRAIN_END, CALIBRATE_END, NIGHT = DATES[8], DATES[13], DATES[15]
+PATIENCE = 120_000  # milliseconds: the machine may be busy
+# What MLflow's own pages say without logins: who somebody is, nobody knows; and of how they are laid out.
+THEIR_WORDS = ("status of 404", "ResizeObserver loop")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server, and a watch with a night that has asked."""
+
+    url: str
+    config: Path
+    settings: Settings
+    workspace: Workspace
+    run_id: str
+
+    @property
+    def experiment(self) -> str:
+        return str(mlflow.get_experiment_by_name(experiment_name(self.settings)).experiment_id)
+
+    @property
+    def queue(self) -> str:
+        """The id of the one queue."""
+        found = review_queues.list_review_queues(experiment_id=self.experiment)
+        return next(one.queue_id for one in found if one.name == f"night {NIGHT}")
+
+    def items(self) -> dict[str, str]:
+        """The ids of the traces by tile, in the order of the queue."""
+        ids = [one.item_id for one in review_queues.list_review_queue_items(self.queue)]
+        found = TracingClient().search_traces(locations=[self.experiment], include_spans=False)
+        tiles = {one.info.trace_id: one.info.tags["tilewatch.tile_id"] for one in found}
+        return {tiles[one]: one for one in ids}
+
+
+@contextmanager
+def mlflow_server(folder: Path, *more: str, **environment: str) -> Iterator[str]:
+    """A server as `tilewatch up` starts it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--artifacts-destination", (folder / "artifacts").as_uri(), "--uvicorn-opts", "--log-level warning"]
+    if "MLFLOW_BACKEND_STORE_URI" not in environment:
+        command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    with (folder / "mlflow.log").open("w") as log:
+        started = psutil.Popen([*command, *more], env=os.environ | environment, cwd=folder, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 180
+        while not _answers(port):
+            assert started.poll() is None, (folder / "mlflow.log").read_text()
+            assert time.monotonic() < end, (folder / "mlflow.log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end_family(started)
+
+
+def write_watch(folder: Path, uri: str) -> Path:
+    """Two places at a river, one with a hostile name, and a flood at both on the last two dates."""
+    places = (
+        Location("oxbow", "river", 32634, 463_200, 5_218_600, 192),
+        Location(HOSTILE, "river", 32634, 563_200, 5_218_600, 96),
+    )
+    floods = tuple(
+        Event("flood", place.name, DATES[14], DATES[15], radius=size)
+        for place, size in zip(places, (24, 16), strict=True)
+    )
+    clear = tuple((place.name, day) for place in places for day in DATES)
+    simulate(folder / "scenes", Plan(3, places, DATES, TRAIN_END, CALIBRATE_END, floods, (), clear))
+    values = {
+        "name": "meadow",
+        "source": {"root": "scenes", "bands": ["B02", "B03", "B04", "B08"]},
+        "masks": {"class_band": "SCL"},
+        "grid": {"tile_size": 32},
+        "reference": {"scenes": 4, "seasonal": 0},
+        "model": {"members": 0},
+        "score": {"name": "aligned_difference", "without_past": "rx", "also": []},
+        "split": {"train": {"end": TRAIN_END}, "calibrate": {"start": DATES[9], "end": CALIBRATE_END}},
+        "calibration": {"min_tiles": 50, "false_alarm_rate": 0.02},
+        "compute": {"threads": 1},
+        "tracking": {"uri": uri},
+    }
+    config = folder / "meadow.yaml"
+    config.write_text(yaml.safe_dump(values))
+    return config
+
+
+def report_night(settings: Settings, workspace: Workspace) -> str:
+    """A night as the flow reports it, without Prefect; gives its run."""
+    records = ingested(settings, workspace)
+    trained = train_detector(settings, workspace)
+    detector = calibrate_detector(trained.detector, trained.split, settings, workspace).detector
+    scenes = [one for one in records if one.day == NIGHT]
+    usual = {one.scene_id: usual_of(one, settings, workspace) for one in scenes}
+    for one in scenes:
+        score_scene(one, detector, "v1", settings, workspace, usual[one.scene_id])
+    known = {scene_id: one for scene_id, one in usual.items() if one}
+    scored = heed(read_scores(scenes, known, "v1", workspace), detector, settings, workspace)
+    asked = choose(scored, settings, workspace)
+    shown = illustrate(scored, {*pairs(ranked(scored)), *pairs(asked)}, detector, settings, workspace)
+    drift = Drift(None, ("too few dates",))
+    night = Night(NIGHT, tuple(scenes), ())
+    report = write_report(night, [], scored, shown, asked, drift, [], [], detector, "v1", settings, workspace)
+    write_questions(NIGHT, asked, scored, shown, detector.bands, "v1", workspace)
+    return logged(scored, scenes, report, settings, workspace)
+
+
+def logged(scored: Any, scenes: list[SceneRecord], report: Path, settings: Settings, workspace: Workspace) -> str:
+    """Log a reported night."""
+    import pandas as pd
+
+    together = pd.concat([one.scores for one in scored], ignore_index=True)
+    flags = write_flags(report.parent, together, {})
+    record = NightRecord(
+        NIGHT, "v1", "c0ffee", {one.scene_id: one.fingerprint for one in scenes}, (), {}, len(together),
+        int(together["score"].notna().sum()), int(together["flagged"].sum()), None, (), None,
+        report=report.relative_to(workspace.root).as_posix(),
+    )  # fmt: skip
+    files = [report, flags.flags]
+    night = night_log(record, together, scenes, files, Validation((), {}), settings, workspace)
+    run_id = log_night(night, settings, workspace)
+    write_night(workspace, replace(record, run_id=run_id))
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("review")
+    with mlflow_server(folder / "mlflow") as url:
+        config = write_watch(folder, url)
+        settings, workspace = load_settings(config), Workspace(folder / "workspace")
+        run_id = report_night(settings, workspace)
+        ask(NIGHT, run_id, settings, workspace)
+        yield Site(url, config, settings, workspace, run_id)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("no `chromium` on the PATH: install it (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open an address; whatever is requested from elsewhere, a dialog, or an error in the console fails the test."""
+    trouble: list[str] = []
+    contexts = []
+
+    def open_one(address: str, **options: Any) -> Page:
+        home = address.split("/#")[0]
+        contexts.append(browser.new_context(viewport={"width": 1400, "height": 900}, **options))
+        # MLflow's assistant covers a third of the page at first.
+        contexts[-1].add_init_script("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("dialog", lambda dialog: (trouble.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("console", lambda one: trouble.append(one.text) if _is_ours(one.type, one.text) else None)
+        page.on(
+            "request", lambda one: None if one.url.startswith((home, "data:", "blob:")) else trouble.append(one.url)
+        )
+        page.goto(address)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def _is_ours(kind: str, text: str) -> bool:
+    return kind == "error" and not any(words in text for words in THEIR_WORDS)
+
+
+def picture(page: Page) -> Any:
+    return page.get_by_alt_text("Pictures of the tile")
+
+
+def open_item(open_page: Callable[..., Page], site: Site, item: str, **options: Any) -> Page:
+    address = (
+        f"{site.url}/#/experiments/{site.experiment}/review-queue?selectedQueueId={site.queue}&selectedItemId={item}"
+    )
+    page = open_page(address, **options)
+    picture(page).wait_for()
+    page.wait_for_function("() => document.querySelector('img[alt=\"Pictures of the tile\"]').naturalWidth > 0")
+    return page
+
+
+def fill(page: Page, verdict: str, kind: str = "", severity: str = "", comment: str = "") -> None:
+    """Answer the form and submit it."""
+    for label, choice in (("verdict", verdict), ("kind of event", kind)):
+        if choice:
+            page.get_by_role("combobox").nth(0 if label == "verdict" else 1).click()
+            page.get_by_role("option", name=choice, exact=True).click()
+    if severity:
+        page.get_by_placeholder("0 – 10").fill(severity)
+    if comment:
+        page.get_by_placeholder("Whatever the next reader should know.").fill(comment)
+    page.get_by_role("button", name="Submit", exact=True).click()
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """Take a picture of the documentation, when that is asked for."""
+    folder = os.environ.get("TILEWATCH_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / name)
+
+
+def test_three_flags_are_reviewed_and_exactly_these_three_verdicts_are_read(
+    site: Site, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    items = site.items()
+    asked = read_questions(site.workspace, NIGHT)
+    assert list(items) == [one.tile_id for one in asked], "the least likely flag comes first"
+    flags = [one for one in asked if one.asked == "flag" and one.location == "oxbow"]
+    assert len(flags) >= 3
+    page = open_item(open_page, site, items[flags[0].tile_id])
+    page.get_by_text("oxbow · 2025-06-02").first.wait_for()
+    assert page.get_by_role("cell", name=f"{flags[0].latitude:.5f}, {flags[0].longitude:.5f}").is_visible()
+    link = page.get_by_role("link", name="The night's report").get_attribute("href")
+    assert link and link.endswith(f"/runs/{site.run_id}/artifacts/report.html")
+    keep_picture(page, "review-queue.png")
+
+    fill(page, "anomaly", "flood", "8", COMMENT)
+    page.get_by_text("1 of ").first.wait_for()
+    for flag, verdict in ((flags[1], "false alarm"), (flags[2], "cloud or shadow")):
+        fill(open_item(open_page, site, items[flag.tile_id]), verdict)
+        _until(lambda: len(review_queues.list_review_queue_items(site.queue, status="complete")) > flags.index(flag))
+    synced = run_tilewatch(
+        tmp_path, tmp_path / "prefect", "review", "sync", "-c", site.config, "-w", site.workspace.root, "--json"
+    )
+    read = {one.tile_id: one for one in read_verdicts(site.workspace)}
+
+    assert synced.returncode == 0, synced.stderr
+    assert result(synced)["new"] == {"anomaly": 1, "cloud or shadow": 1, "false alarm": 1}
+    assert {tile: one.verdict for tile, one in read.items()} == {
+        flags[0].tile_id: "anomaly",
+        flags[1].tile_id: "false alarm",
+        flags[2].tile_id: "cloud or shadow",
+    }
+    first = read[flags[0].tile_id]
+    assert (first.kind, first.severity, first.comment, first.reviewer) == ("flood", 8.0, COMMENT, "default")
+    assert (first.asked, first.detector_version, first.score) == ("flag", "v1", flags[0].score)
+    listed = run_tilewatch(
+        tmp_path, tmp_path / "prefect", "review", "list", "-c", site.config, "-w", site.workspace.root, "--json"
+    )
+    assert result(listed)["waiting"][0] == {
+        "night": str(NIGHT), "asked": len(asked), "answered": 3, "in_mlflow": True
+    }  # fmt: skip
+    again = open_item(open_page, site, items[flags[0].tile_id])
+    assert again.get_by_placeholder("Whatever the next reader should know.").input_value() == COMMENT
+
+
+def _until(check: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(1)
+
+
+def test_a_hostile_name_is_shown_as_text_in_queue_and_item(site: Site, open_page: Callable[..., Page]) -> None:
+    tile = next(one.tile_id for one in read_questions(site.workspace, NIGHT) if one.location == HOSTILE)
+
+    page = open_item(open_page, site, site.items()[tile])
+
+    page.get_by_role("heading", name=HOSTILE).wait_for()
+    assert page.locator("img[src='x'], a[href^='javascript']").count() == 0
+    page.get_by_role("button", name="Exit review").click()
+    page.get_by_text("Needs review (").wait_for()
+    page.wait_for_timeout(1000)
+    assert page.locator("img[src='x'], a[href^='javascript']").count() == 0
+
+
+def test_the_report_opens_from_the_run_with_every_picture_and_keys_move_between_its_flags(
+    site: Site, open_page: Callable[..., Page]
+) -> None:
+    home = mlflow.MlflowClient(site.url).get_run(site.run_id).info.experiment_id
+    page = open_page(f"{site.url}/#/experiments/{home}/runs/{site.run_id}/artifacts/report.html")
+    page.wait_for_function("() => document.querySelector('iframe')")
+    _until(lambda: any(frame.locator("#flag-1").count() for frame in page.frames[1:]))
+    frame = next(one for one in page.frames[1:] if one.locator("#flag-1").count())
+
+    widths = frame.eval_on_selector_all("img", "images => images.map(image => [image.complete, image.naturalWidth])")
+    assert len(widths) >= 3
+    assert all(complete and width > 0 for complete, width in widths)
+    frame.locator("h1").click()
+    for key, flag in (("j", "flag-1"), ("j", "flag-2"), ("k", "flag-1")):
+        page.keyboard.press(key)
+        assert frame.evaluate("document.activeElement.id") == flag
+    frame.evaluate("document.querySelector('h1').scrollIntoView()")
+    keep_picture(page, "report-in-mlflow.png")
