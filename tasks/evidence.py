@@ -99,7 +99,8 @@ def illustrate(
 ) -> Illustrations:
     """Picture some tiles, and all scenes as maps. What can no longer be read stays without pictures.
 
-    The more there is to show, the smaller are the pictures.
+    The more there is to show, the smaller are the pictures. A scene that has neither a flag nor a suppressed tile is
+    not read for its map, which then shows its p-values alone.
 
     Args:
         scored: The scenes of a night.
@@ -119,7 +120,8 @@ def illustrate(
         try:
             found = flag_pictures(scene, rows, detector, settings, workspace, most)
             tiles |= {(scene_id, tile_id): pictures for tile_id, pictures in found.items()}
-            image = _ground(scene, detector, settings, workspace)
+            if scene.scores["flagged"].any() or _suppressed(scene).any():  # it takes seconds to read a large scene
+                image = _ground(scene, detector, settings, workspace)
         except ImageryError as error:  # the numbers are kept in the score files
             log.warning("%s is shown without pictures: %s", scene_id, error)
         grid = Catalog(workspace).grid(scene.record.location)
@@ -198,6 +200,11 @@ def flag_pictures(
                 images[OVERLAY] = pictures.overlay(images[TONIGHT], heatmap, 0.0, high)
                 found[tile_id] = {name: pictures.fitted_data_uri(image, most) for name, image in images.items()}
     return found
+
+
+def _suppressed(scene: Scored) -> pd.Series:
+    """Which of its tiles are suppressed."""
+    return scene.scores["suppressed"].notna() if "suppressed" in scene.scores else pd.Series(dtype=bool)
 
 
 def _ground(scene: Scored, detector: Detector, settings: Settings, workspace: Workspace) -> NDArray[np.uint8]:

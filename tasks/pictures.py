@@ -31,7 +31,7 @@ HEAT_LEVELS = 254
 BEYOND = ("nir", "swir16", "swir22")
 QUALITIES = (90, 80, 70, 55)  # of JPEG, best first
 FULL_COLOUR = 80  # quality from which on colour is as sharp as brightness
-LEAST_OF_RAW = 3.0  # times the text, that the bytes of a picture may have when it is tried to be kept exact
+MOST_SHRUNK = 1.25  # times: ground that is kept exactly has about as many characters as bytes
 SMALLEST = 16  # pixels
 
 
@@ -224,10 +224,11 @@ def png_data_uri(image: NDArray[np.uint8], scale: int = 1) -> str:
     """
     large = enlarge(image, scale)
     picture = Image.fromarray(large)
-    colours, index = np.unique(large.reshape(-1, 3), axis=0, return_inverse=True)
-    if len(colours) <= 256:
+    codes, index = np.unique(large.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), return_inverse=True)
+    if len(codes) <= 256:
+        colours = (codes[:, None] >> np.array([16, 8, 0], np.uint32)) & 255
         picture = Image.fromarray(index.reshape(large.shape[:2]).astype(np.uint8)).convert("P")
-        picture.putpalette(colours.tobytes())
+        picture.putpalette(colours.astype(np.uint8).tobytes())
     return _data_uri(picture, "png", optimize=True)
 
 
@@ -245,7 +246,7 @@ def fitted_data_uri(image: NDArray[np.uint8], most: int) -> str:
         image: uint8 (H, W, 3).
         most: Characters of the `data:` URI.
     """
-    if image.size <= LEAST_OF_RAW * most:  # no photograph shrinks to less without loss, and trying takes long
+    if image.size <= MOST_SHRUNK * most:  # trying takes long
         exact = png_data_uri(image)
         if len(exact) <= most:
             return exact

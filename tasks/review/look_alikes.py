@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import geopandas as gpd
@@ -91,17 +92,25 @@ class _Scene:
 
     @classmethod
     def of(cls, path: Path, shape: tuple[int, int, int]) -> _Scene | None:
-        """By the latents of a scene and of those before it; None where its own are missing, or not of this shape."""
+        """By the latents of a scene and of those before it; None where its own are missing."""
         if not path.is_file():
             return None
-        tiles, now = _latents(path, shape)
-        past = np.full((PAST, *now.shape), np.nan, np.float32)
-        for number, before in enumerate(_before(path)[-PAST:]):
-            names, latents = _latents(before, shape)
-            row_of = {tile: row for row, tile in enumerate(names)}
-            known = [row for row, tile in enumerate(tiles) if tile in row_of]
-            past[number, known] = latents[[row_of[tiles[row]] for row in known]]
-        return cls(tiles, signatures(latent_changes(now, past)))
+        files = (path, *reversed(_before(path)[-PAST:]))
+        return _changes(tuple((one, one.stat().st_mtime_ns) for one in files), shape)
+
+
+@lru_cache(maxsize=1024)  # a night asks for the same scenes for each of its own
+def _changes(files: tuple[tuple[Path, int], ...], shape: tuple[int, int, int]) -> _Scene:
+    """How a scene has changed, the first file, from those before it; the time of each tells when it is another."""
+    (path, _), *others = files
+    tiles, now = _latents(path, shape)
+    past = np.full((len(others), *now.shape), np.nan, np.float32)
+    for number, (before, _) in enumerate(others):
+        names, latents = _latents(before, shape)
+        row_of = {tile: row for row, tile in enumerate(names)}
+        known = [row for row, tile in enumerate(tiles) if tile in row_of]
+        past[number, known] = latents[[row_of[tiles[row]] for row in known]]
+    return _Scene(tiles, signatures(latent_changes(now, past)))
 
 
 def _latents(path: Path, shape: tuple[int, int, int]) -> tuple[list[str], NDArray[np.float32]]:

@@ -24,7 +24,7 @@ from tests.servers import end_family, free_port
 pytestmark = pytest.mark.servers
 
 REPOSITORY = Path(__file__).parents[2]
-NAMES = {"nightly", "train", "promote", "tune", "calibrate", "drift", "latents", "prune"}
+NAMES = {"nightly", "train", "promote", "tune", "calibrate", "drift", "review", "latents", "prune"}
 
 
 @dataclass(frozen=True)

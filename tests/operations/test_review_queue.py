@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
+import pandas as pd
 import psutil
 import pytest
 import yaml
+from mlflow.entities import AssessmentSource
 from mlflow.genai import review_queues
 from mlflow.tracing.client import TracingClient
 
@@ -34,6 +36,7 @@ from tasks.evidence import illustrate, pairs, read_scores
 from tasks.nights import Night, NightRecord, write_night
 from tasks.reference import usual_of
 from tasks.report import ranked, write_report
+from tasks.review.answers import collect
 from tasks.review.asking import choose
 from tasks.review.heeding import heed
 from tasks.review.questions import read_questions, write_questions
@@ -44,8 +47,10 @@ from tasks.tracked_night import log_night, night_log
 from tasks.train import train_detector
 from tasks.validate import Validation
 from tests.commands import result, run_tilewatch
+from tests.operations.test_postgres import PASSWORD, postgres
 from tests.places import ingested
 from tests.servers import _answers, end_family, free_port
+from tests.tasks.review.conftest import keep_questions, make_question
 from tests.tasks.test_pages_browser import ARGUMENTS
 
 if TYPE_CHECKING:
@@ -164,8 +169,6 @@ def report_night(settings: Settings, workspace: Workspace) -> str:
 
 def logged(scored: Any, scenes: list[SceneRecord], report: Path, settings: Settings, workspace: Workspace) -> str:
     """Log a reported night."""
-    import pandas as pd
-
     together = pd.concat([one.scores for one in scored], ignore_index=True)
     flags = write_flags(report.parent, together, {})
     record = NightRecord(
@@ -213,7 +216,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         home = address.split("/#")[0]
         contexts.append(browser.new_context(viewport={"width": 1400, "height": 900}, **options))
         # MLflow's assistant covers a third of the page at first.
-        contexts[-1].add_init_script("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
+        contexts[-1].add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE)
         page.on("dialog", lambda dialog: (trouble.append(f"dialog {dialog.message}"), dialog.dismiss()))
@@ -281,14 +284,15 @@ def test_three_flags_are_reviewed_and_exactly_these_three_verdicts_are_read(
     page.get_by_text("oxbow · 2025-06-02").first.wait_for()
     assert page.get_by_role("cell", name=f"{flags[0].latitude:.5f}, {flags[0].longitude:.5f}").is_visible()
     link = page.get_by_role("link", name="The night's report").get_attribute("href")
-    assert link and link.endswith(f"/runs/{site.run_id}/artifacts/report.html")
+    assert link is not None
+    assert link.endswith(f"/runs/{site.run_id}/artifacts/report.html")
     keep_picture(page, "review-queue.png")
 
     fill(page, "anomaly", "flood", "8", COMMENT)
     page.get_by_text("1 of ").first.wait_for()
     for flag, verdict in ((flags[1], "false alarm"), (flags[2], "cloud or shadow")):
         fill(open_item(open_page, site, items[flag.tile_id]), verdict)
-        _until(lambda: len(review_queues.list_review_queue_items(site.queue, status="complete")) > flags.index(flag))
+    _until(lambda: len(review_queues.list_review_queue_items(site.queue, status="complete")) == 3)
     synced = run_tilewatch(
         tmp_path, tmp_path / "prefect", "review", "sync", "-c", site.config, "-w", site.workspace.root, "--json"
     )
@@ -352,3 +356,96 @@ def test_the_report_opens_from_the_run_with_every_picture_and_keys_move_between_
         assert frame.evaluate("document.activeElement.id") == flag
     frame.evaluate("document.querySelector('h1').scrollIntoView()")
     keep_picture(page, "report-in-mlflow.png")
+
+
+def asked_of(url: str, folder: Path, **review: Any) -> Site:
+    """A night without scenes: its questions have pictures, and its run is empty."""
+    review = {"name": "meadow", "tracking": {"uri": url}, "review": review}
+    settings, workspace = Settings.model_validate(review), Workspace(folder / "workspace")
+    keep_questions(workspace, *(make_question(number, night=NIGHT) for number in range(3)))
+    mlflow.set_tracking_uri(url)
+    run = mlflow.MlflowClient().create_run(mlflow.create_experiment("meadow"))
+    ask(NIGHT, run.info.run_id, settings, workspace)
+    return Site(url, folder / "none.yaml", settings, workspace, run.info.run_id)
+
+
+def test_with_logins_the_reviewer_of_the_settings_answers_and_is_named(
+    open_page: Callable[..., Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = tmp_path / "login.ini"
+    login.write_text(
+        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{tmp_path / 'users.db'}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    environment = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(login),
+        "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": "the-password-of-admin",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a-key-for-forms",
+    }
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "the-password-of-admin")
+    with mlflow_server(tmp_path / "mlflow", "--app-name", "basic-auth", **environment) as url:
+        site = asked_of(url, tmp_path, reviewers=["ana"])
+        # As docs/review.md tells the operator.
+        auth = mlflow.server.get_app_client("basic-auth", tracking_uri=url)
+        auth.create_user("ana", "the-password-of-ana")
+        auth.create_experiment_permission(site.experiment, "ana", "EDIT")
+        item = next(iter(site.items().values()))
+
+        credentials = {"username": "ana", "password": "the-password-of-ana"}
+        fill(open_item(open_page, site, item, http_credentials=credentials), "false alarm", comment="mown")
+        _until(lambda: len(review_queues.list_review_queue_items(site.queue, status="complete")) == 1)
+
+        assert dict(collect(site.settings, site.workspace).new) == {"false alarm": 1}
+        (one,) = read_verdicts(site.workspace)
+        assert (one.reviewer, one.verdict, one.comment) == ("ana", "false alarm", "mown")
+
+
+def test_on_postgresql_previews_are_short_and_the_picture_is_an_artifact(
+    open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    with (
+        postgres(tmp_path) as database,
+        mlflow_server(
+            tmp_path / "mlflow", MLFLOW_BACKEND_STORE_URI=f"postgresql://tilewatch:{PASSWORD}@{_host(database)}/mlflow"
+        ) as url,
+    ):
+        site = asked_of(url, tmp_path)
+
+        item = next(iter(site.items().values()))
+        page = open_item(open_page, site, item)
+
+        assert str(picture(page).get_attribute("src")).startswith(f"{url}/get-artifact?")
+        assert ask(NIGHT, site.run_id, site.settings, site.workspace) == 0
+        fill(page, "bad data")
+        _until(lambda: len(review_queues.list_review_queue_items(site.queue, status="complete")) == 1)
+        assert dict(collect(site.settings, site.workspace).new) == {"bad data": 1}
+
+
+def _host(address: str) -> str:
+    """Host and port of a database's address."""
+    return address.rsplit("@", 1)[-1]
+
+
+def test_a_night_of_a_hundred_questions_is_asked_in_under_thirty_seconds(site: Site, tmp_path: Path) -> None:
+    settings = load_settings(site.config, ["review.experiment=hundred"])
+    workspace = Workspace(tmp_path / "workspace")
+    keep_questions(workspace, *(make_question(number, night=NIGHT) for number in range(100)))
+
+    began = time.monotonic()
+    assert ask(NIGHT, site.run_id, settings, workspace) == 100
+    seconds = time.monotonic() - began
+
+    print(f"100 questions: {seconds:.1f} s")
+    assert seconds < 30
+    first = TracingClient().search_traces(
+        locations=[str(mlflow.get_experiment_by_name("hundred").experiment_id)], include_spans=False
+    )
+    for one in first:
+        mlflow.log_feedback(
+            trace_id=one.info.trace_id, name="verdict", value="anomaly", source=AssessmentSource("HUMAN", "ana")
+        )
+    began = time.monotonic()
+    assert collect(settings, workspace).verdicts == 100
+    print(f"100 verdicts read: {time.monotonic() - began:.1f} s")

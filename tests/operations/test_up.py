@@ -33,7 +33,7 @@ from tests.servers import free_port
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
-NAMES = {"nightly", "train", "promote", "tune", "calibrate", "drift", "latents", "prune"}
+NAMES = {"nightly", "train", "promote", "tune", "calibrate", "drift", "review", "latents", "prune"}
 AUTOMATIONS = {"tilewatch-drift", "tilewatch-silent-runs", "tilewatch-crashed-nights", "tilewatch-nights-not-begun"}
 DATES = tuple(date(2025, 5, 1) + timedelta(days=5 * number) for number in range(14))
 SETTINGS = {

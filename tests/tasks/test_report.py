@@ -190,6 +190,13 @@ def test_a_scene_is_a_map_with_its_flags_and_every_tile(place: Watched) -> None:
     assert len(marks) == len(page.named("article"))
 
 
+def test_a_night_without_flags_has_a_map_of_p_values_alone(place: Watched) -> None:
+    page = Page(report(place, place.records[-1]).read_text(encoding="utf-8"))
+
+    assert "Nothing stands out tonight." in page.words()
+    assert [image["class"] for image in page.named("img")] == ["layer alone"]
+
+
 def test_what_is_suppressed_is_listed_with_the_reason_and_is_no_flag(place: Watched) -> None:
     record = flagged_night(place)
     before = Page(report(place, record).read_text(encoding="utf-8"))

@@ -15,11 +15,13 @@ from configs import Settings, Workspace
 from imagery.catalog import SceneRecord
 from tasks.calibrate import calibrate_detector
 from tasks.dataset import scenes_of_tiles
+from tasks.reference import usual_of
 from tasks.review.verdicts import Verdict, VerdictError, write_verdicts
+from tasks.score import score_scene
 from tasks.suspects import read_judged, suspects
 from tasks.train import normal_tiles
 from tests.catalogs import scene_record
-from tests.places import TILES, Watched
+from tests.places import SIDE, TILES, Watched
 from tests.rasters import watch_settings
 
 WHEN = datetime(2024, 1, 1, tzinfo=UTC)
@@ -200,3 +202,21 @@ def test_a_false_alarm_counts_in_the_threshold_with_its_high_score(place: Watche
 
 def scene_tiles(place: Watched, record: SceneRecord) -> Path:
     return place.workspace.catalog / "here" / f"{record.file_name}.parquet"
+
+
+def test_an_event_that_lasts_scores_higher_on_later_nights_once_people_have_confirmed_it(place: Watched) -> None:
+    """Each date that shows it would otherwise let it be expected a little more."""
+    site = np.zeros((SIDE, SIDE), bool)
+    site[32:48, 32:48] = True
+    first, _, last = (place.on_night(number, event=site) for number in range(3))
+
+    def raw(version: str) -> float:
+        usual = usual_of(last, place.settings, place.workspace)
+        files = score_scene(last, place.detector, version, place.settings, place.workspace, usual)
+        scores = pd.read_parquet(files.scores, columns=["tile_id", "raw"])
+        return float(scores.set_index("tile_id").loc["here-r00032-c00032", "raw"])
+
+    before = raw("v1")
+    said(place.workspace, first, true=["here-r00032-c00032"])
+
+    assert raw("v2") > before
