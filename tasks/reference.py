@@ -20,8 +20,8 @@ from imagery.alignment import Alignment, align_pixels
 from imagery.catalog import Catalog, SceneRecord, scene_file
 from imagery.composite import MemberUnreadable, Without
 from imagery.errors import ImageryError
-from imagery.expected import Expectation, PastReader, Transform, expect, open_past
-from imagery.grid import Grid
+from imagery.expected import Expectation, PastReader, Transform, expect, open_past, split_witness
+from imagery.grid import Grid, Tile
 from imagery.reading import SceneReader
 from imagery.reference import Member, Reference, build_reference, choose_members
 from imagery.registration import ChipPair, Registration, chip_windows, register, sample_windows
@@ -283,7 +283,8 @@ def expect_scene(
 ) -> Expectation:
     """Fit what the scenes of a reference let expect of a scene, unless that was done; it is kept beside the reference.
 
-    A scene that can no longer be read is left out, and of the others what is left out of the reference.
+    A scene that can no longer be read is left out, and of the others what is left out of the reference. But for events
+    in the newest scene, which only bears witness: it predicts nothing, and what lasts is what it confirms.
 
     Args:
         record: The scene, from the catalog.
@@ -300,8 +301,11 @@ def expect_scene(
     bands, transform = settings.source.bands, Transform.of(settings.normalise)
     chosen = [member for member in reference.members if member.scene_id not in without]
     members = _records(chosen, record.location, workspace)
-    tiles = {member.scene_id: member.without for member in chosen}
+    tiles, judged = {member.scene_id: member.without for member in chosen}, _judged(record.location, workspace)
     while members:
+        _, witness = split_witness(members)
+        if witness:
+            tiles[witness.scene_id] = _unseen(witness, reference, judged)
         made_of = [
             EXPECTATION_FORMAT,
             record.fingerprint,
@@ -325,6 +329,13 @@ def expect_scene(
         write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False))
         return found
     raise ImageryError(f"no scene of the reference {reference.path} can be read any more")
+
+
+def _unseen(witness: SceneRecord, reference: Reference, judged: Judged) -> tuple[Tile, ...]:
+    """The tiles of a witness in which it sees nothing: those left out of the reference, but for confirmed events."""
+    left_out = next((one.without for one in reference.members if one.scene_id == witness.scene_id), ())
+    events = judged_tiles([witness], reference.grid, Judged(events=judged.events)).get(witness.scene_id, ())
+    return tuple(tile for tile in left_out if tile not in events)
 
 
 def _known_expectation(path: Path, made_of: list[Any]) -> Expectation | None:

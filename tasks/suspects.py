@@ -19,7 +19,7 @@ from configs.workspace import safe_name, write_text
 from imagery.catalog import SceneRecord
 from tasks.review.verdicts import VerdictError, read_verdicts
 
-NORMAL = "false alarm"  # of the verdicts, the one that says that nothing is there
+NORMAL, EVENT = "false alarm", "anomaly"  # of the verdicts, those that say that nothing, and that something is there
 PRUNED = "_flagged.json"  # what is left of a table of scores that was pruned
 
 
@@ -58,16 +58,20 @@ class Judged:
 
     Attributes:
         normal: `tile_id` of those that were false alarms.
-        other: Of those that show anything else: an event, cloud or shadow, bad data.
+        events: Of those that show an anomaly.
+        unusable: Of those with cloud or shadow, or bad data.
     """
 
     normal: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    other: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    events: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unusable: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def of(self, record: SceneRecord) -> tuple[frozenset[str], frozenset[str]]:
         """The tiles of a scene that were judged normal, and those that were judged otherwise."""
-        nothing: frozenset[str] = frozenset()
-        return self.normal.get(record.scene_id, nothing), self.other.get(record.scene_id, nothing)
+        normal, events, unusable = (
+            tiles.get(record.scene_id, frozenset()) for tiles in (self.normal, self.events, self.unusable)
+        )
+        return normal, events | unusable
 
 
 def read_judged(workspace: Workspace) -> Judged:
@@ -90,13 +94,14 @@ def read_judged(workspace: Workspace) -> Judged:
 
 
 def _parsed(path: Path) -> Judged:
-    found: dict[bool, dict[str, set[str]]] = {True: {}, False: {}}
+    found: dict[bool | None, dict[str, set[str]]] = {None: {}, True: {}, False: {}}
     for one in read_verdicts(Workspace(path.parent)):
-        found[one.verdict == NORMAL].setdefault(one.scene_id, set()).add(one.tile_id)
-    normal, other = (
-        {scene_id: frozenset(tiles) for scene_id, tiles in found[which].items()} for which in (True, False)
+        shows = None if one.verdict == NORMAL else one.verdict == EVENT
+        found[shows].setdefault(one.scene_id, set()).add(one.tile_id)
+    normal, events, unusable = (
+        {scene_id: frozenset(tiles) for scene_id, tiles in found[which].items()} for which in (None, True, False)
     )
-    return Judged(normal, other)
+    return Judged(normal, events, unusable)
 
 
 _judged = Remembered(_parsed)

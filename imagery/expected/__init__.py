@@ -4,8 +4,8 @@
 cuts that into tiles in step with the scene's own.
 """
 
-from imagery.expected.expectation import Expectation, expect
+from imagery.expected.expectation import Expectation, expect, split_witness
 from imagery.expected.features import Transform
 from imagery.expected.past import Past, PastReader, open_past
 
-__all__ = ["Expectation", "Past", "PastReader", "Transform", "expect", "open_past"]
+__all__ = ["Expectation", "Past", "PastReader", "Transform", "expect", "open_past", "split_witness"]

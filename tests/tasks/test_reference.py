@@ -595,7 +595,25 @@ def test_a_confirmed_building_site_does_not_become_usual_and_the_rest_of_the_sce
     assert without == [{"row_off": 32, "col_off": 48, "height": 16, "width": 16}]
 
 
-@pytest.mark.parametrize("verdict", ["anomaly", "cloud or shadow", "bad data"])
+def test_a_confirmed_event_is_still_seen_by_the_witness_or_what_lasts_would_be_lost_on_its_second_night(
+    settings: Settings, workspace: Workspace, built_on: list[SceneRecord]
+) -> None:
+    said(workspace, built_on[5], "anomaly", SITE)
+
+    usual = known_usual(built_on[6], settings, workspace)
+
+    assert usual.expectation.witness is not None
+    assert usual.expectation.witness.scene_id == built_on[5].scene_id
+    with usual.open_past(settings, workspace) as past:
+        assert past is not None
+        seen = past.read(whole(usual.reference.grid))
+    assert seen.witness_valid is not None
+    assert seen.witness_valid.all()
+    (member,) = [one for one in usual.reference.members if one.scene_id == built_on[5].scene_id]
+    assert member.without, "it is no part of what is usual"
+
+
+@pytest.mark.parametrize("verdict", ["cloud or shadow", "bad data"])
 def test_under_what_people_judged_the_witness_says_nothing(
     settings: Settings, workspace: Workspace, built_on: list[SceneRecord], verdict: str
 ) -> None:

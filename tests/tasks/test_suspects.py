@@ -18,7 +18,7 @@ from tasks.dataset import scenes_of_tiles
 from tasks.reference import usual_of
 from tasks.review.verdicts import Verdict, VerdictError, write_verdicts
 from tasks.score import score_scene
-from tasks.suspects import read_judged, suspects
+from tasks.suspects import Judged, read_judged, suspects
 from tasks.train import normal_tiles
 from tests.catalogs import scene_record
 from tests.places import SIDE, TILES, Watched
@@ -134,7 +134,7 @@ def test_a_verdict_that_was_changed_is_seen_and_the_table_is_parsed_once_until_t
     assert left_out(record, settings, workspace) == set()
 
     workspace.verdicts.unlink()
-    assert read_judged(workspace).other == {}
+    assert read_judged(workspace) == Judged()
 
 
 @pytest.mark.parametrize("content", [b"", b"no parquet at all"])
