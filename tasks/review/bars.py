@@ -57,7 +57,13 @@ def standing(verdicts: Sequence[Verdict], night: date) -> list[Verdict]:
         if one.anomaly:
             tile = one.location, one.tile_id
             confirmed[tile] = max(confirmed[tile], one.night)
-    return [one for one in past if one.verdict == "false alarm" and one.night > confirmed[one.location, one.tile_id]]
+    return [
+        one
+        for one in past
+        if one.verdict == "false alarm"
+        and one.asked != "sample"  # such a tile was no flag, and to say that it is none is no news
+        and one.night > confirmed[one.location, one.tile_id]
+    ]
 
 
 def as_judged(verdicts: Sequence[Verdict], workspace: Workspace) -> dict[str, list[Alarm]]:

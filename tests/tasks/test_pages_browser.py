@@ -433,8 +433,11 @@ def test_the_map_is_moved_and_zoomed_by_mouse_about_the_point_that_is_pointed_at
     page.mouse.up()
     assert corner(page)[0] == pytest.approx(left + 30, abs=1)
     assert corner(page)[1] == pytest.approx(top + 10, abs=1)
+    (left, top), (across, down) = corner(page), (point[0] - box["x"], point[1] - box["y"])
     page.mouse.dblclick(*point)
     assert zoom(page) == pytest.approx(2 * factor, rel=0.02)
+    assert corner(page)[0] == pytest.approx(across - 2 * (across - left), abs=2)
+    assert corner(page)[1] == pytest.approx(down - 2 * (down - top), abs=2)
     page.locator(".map").first.get_by_role("button", name="Show all").click()
     assert zoom(page) == 1
 

@@ -190,10 +190,10 @@ def test_a_scene_is_a_map_with_its_flags_and_every_tile(place: Watched) -> None:
     assert len(marks) == len(page.named("article"))
 
 
-def test_a_night_without_flags_has_a_map_of_p_values_alone(place: Watched) -> None:
-    page = Page(report(place, place.records[-1]).read_text(encoding="utf-8"))
+def test_a_scene_without_a_flag_is_not_read_for_its_map_which_shows_its_tiles_alone(place: Watched) -> None:
+    page = Page(report(place, place.on_night(clouded=SIDE)).read_text(encoding="utf-8"))
 
-    assert "Nothing stands out tonight." in page.words()
+    assert page.named("article") == []
     assert [image["class"] for image in page.named("img")] == ["layer alone"]
 
 

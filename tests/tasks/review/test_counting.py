@@ -81,7 +81,12 @@ def test_every_flag_is_counted_once(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def test_what_was_missed_is_estimated_by_the_tiles_that_each_one_stands_for() -> None:
-    verdicts = [*sampled(1, 9, share=0.1), *sampled(1, 19, share=0.01), said("anomaly"), *sampled(5, 5, 1, "suppressed")]
+    verdicts = [
+        *sampled(1, 9, share=0.1),
+        *sampled(1, 19, share=0.01),
+        said("anomaly"),
+        *sampled(5, 5, 1, "suppressed"),
+    ]
 
     found = missed(verdicts)
 
