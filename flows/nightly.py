@@ -183,8 +183,8 @@ def _report_night(night: Night, folder: Path, version: str, settings: Settings, 
         report=report.relative_to(workspace.root).as_posix(),
     )
     write_questions(night.night, asked, scored, shown, detector.bands, version, workspace)
-    flag_files = write_flags(report.parent, together, _grids(known, workspace))
-    files = [report, flag_files.flags, flag_files.flags_geojson, flag_files.areas_geojson]
+    flag_files = write_flags(report.parent, together, _grids(known, workspace), settings.report.geopackage)
+    files = [report, *flag_files.all]
     files += write_drift_history([*past, record], drift.limits, report.parent / "drift.png")
     entry = pending.Entry(night_log(record, together, known, files, validation, settings, workspace))
     pending.keep(entry, workspace)

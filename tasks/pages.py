@@ -78,7 +78,7 @@ def render_night(view: NightView) -> str:
     flags = [entry.flag for entry in entries]
     numbers = [number for flag in flags for number in (flag.score, flag.threshold) if math.isfinite(number)]
     suppressed = list(enumerate(view.suppressed, start=1))[:MAX_ROWS]
-    environment = _environment()
+    environment = template_environment()
     script = "\n".join(_source(environment, name) for name in ("night.js.j2", "map.js.j2"))
     page = environment.get_template("night.html.j2").render(
         view=view,
@@ -99,7 +99,7 @@ def render_night(view: NightView) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
-    return _encodable(page)
+    return encodable(page)
 
 
 def render_validation(view: ValidationView) -> str:
@@ -111,7 +111,7 @@ def render_validation(view: ValidationView) -> str:
     )
     failed = {severity: sum(not row.passed and row.severity == severity for row in checks) for severity in SEVERITIES}
     page = (
-        _environment()
+        template_environment()
         .get_template("validation.html.j2")
         .render(
             view=view,
@@ -121,7 +121,7 @@ def render_validation(view: ValidationView) -> str:
             stopped=len({row.scene for row in checks if not row.passed and row.severity == "critical"}),
         )
     )
-    return _encodable(page)
+    return encodable(page)
 
 
 def rank_places(places: Sequence[PlaceView]) -> list[RankedPlace]:
@@ -172,7 +172,7 @@ def _marked_maps(
     return found
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tasks"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -201,7 +201,7 @@ def _source(environment: Environment, template: str) -> str:
     return environment.loader.get_source(environment, template)[0]
 
 
-def _encodable(page: str) -> str:
+def encodable(page: str) -> str:
     """Replace lone surrogates, which file names can bring along and UTF-8 cannot hold."""
     return page.encode("utf-8", "replace").decode("utf-8")
 

@@ -17,7 +17,7 @@ from imagery.grid import Tile
 from imagery.truth import open_heatmap
 from tasks import pictures
 from tasks.ingest import open_scene
-from tasks.pages import _encodable, _environment
+from tasks.pages import encodable, template_environment
 from tasks.reference import last_correction
 from tasks.review.verdicts import Verdict, VerdictError, read_verdicts
 from tasks.score import score_files
@@ -100,7 +100,7 @@ def render_similar(view: SimilarView) -> str:
     Raises:
         ValueError: A picture is not a base64 data URI, so the page would need the network.
     """
-    return _encodable(_environment().get_template("similar.html.j2").render(view=view))
+    return encodable(template_environment().get_template("similar.html.j2").render(view=view))
 
 
 def tile_views(
