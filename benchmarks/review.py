@@ -5,9 +5,9 @@
 Three places are simulated, with tiles that are restless once the watch begins: a car park, a greenhouse, a quarry.
 Events are put beside them, on them, and such as look like them. The flow `nightly` reports the month without any
 reviewer, and then once more, night by night: each night's questions are traces in MLflow, a scripted reviewer who knows
-the truth and errs in one of twenty answers gives feedback on them, and the next night's run reads it. Both months have
-the same scenes and the same scores. What other settings would have done is worked out from the same scores, by the same
-code but for the flow.
+the truth and errs in one of twenty answers gives feedback on them, once for each event, and the next night's run reads
+it. Both months have the same scenes and the same scores. What other settings would have done is worked out from the
+same scores, by the same code but for the flow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when it is run a
 
 from benchmarks import restless
 from benchmarks.machine import machine, versions
-from benchmarks.restless import Happening, alter, settle
+from benchmarks.restless import LASTS, Happening, alter, settle
 from benchmarks.review_judging import KEY, Month, by_night, compared, goals, precisions
 from benchmarks.year import prefect_server
 from configs import Settings, Workspace, load_settings
@@ -76,7 +76,7 @@ class Size:
         restless: Tiles of each place.
         events: That begin at each place on each night.
         on_restless: Share of the events that lie on restless tiles.
-        questions: Flags of a night that are reviewed.
+        questions: Flags of a night that are asked about, at most.
         mistakes: Share of the answers that are wrong.
         seed: Of all that is drawn.
     """
@@ -89,7 +89,7 @@ class Size:
     restless: int = 4
     events: int = 1
     on_restless: float = 0.15
-    questions: int = 7
+    questions: int = 20
     mistakes: float = 0.05
     seed: int = 5
     tile: int = 16
@@ -187,8 +187,12 @@ def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[st
 
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "review.yaml"
-    config.write_text(yaml.safe_dump(size.settings), encoding="utf-8")
+    asking = size.settings["review"] | {"experiment": f"review {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"}
+    config.write_text(yaml.safe_dump(size.settings | {"review": asking}), encoding="utf-8")
+    unasked = folder / "without.yaml"
+    unasked.write_text(yaml.safe_dump(size.settings | {"review": dict.fromkeys(asking, 0) | {"experiment": None}}))
     watch = Watch(config=str(config), workspace=str(folder / "workspace"))
+    alone = Watch(config=str(unasked), workspace=str(folder / "workspace"))
     settings, workspace = load_settings(config), Workspace(folder / "workspace")
     happened = timed("simulate", lambda: prepare(folder, size))
     with prefect_server(folder / "prefect" / datetime.now(UTC).strftime("%H%M%S")):
@@ -199,7 +203,7 @@ def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[st
             for day in size.watched:
                 link(folder / "restless" / place / f"{day}.tif", folder / "scenes" / place)
         workspace.verdicts.unlink(missing_ok=True)
-        timed("nights without verdicts", lambda: nightly(watch))
+        timed("nights without verdicts", lambda: nightly(alone))
         bundle, version = registry.champion(settings, workspace)
         detector = Detector.load(bundle)
         nights = scored_nights(size, version, workspace)
@@ -272,32 +276,40 @@ def table(scores: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return together[[*KEY, "flagged", "suppressed", "alike"]].reset_index(drop=True)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reviewer:
-    """Somebody who knows what there is to see, and errs now and then.
+    """Somebody who knows what there is to see, errs now and then, and does not confirm the same event twice.
 
     Attributes:
-        happened: What the tiles show, by scene's place and night, and tile.
+        happened: What the tiles show, by place, night and tile.
         mistakes: Share of the answers that are wrong.
         seed: Decides which.
+        confirmed: Tiles with the last night on which they were called an anomaly.
     """
 
-    happened: dict[tuple[str, str], Happening]
+    happened: dict[tuple[str, date, str], Happening]
     mistakes: float
     seed: int
+    confirmed: dict[str, date] = field(default_factory=dict)
 
     @classmethod
     def of(cls, happened: Sequence[Happening], size: Size) -> Reviewer:
         """Who knows all that happened."""
-        return cls({(f"{one.location}/{one.night}", one.tile_id): one for one in happened}, size.mistakes, size.seed)
+        return cls({(one.location, one.night, one.tile_id): one for one in happened}, size.mistakes, size.seed)
 
-    def answer(self, scene_id: str, tile_id: str) -> tuple[str, str]:
-        """The verdict, and the kind of event; '' for none."""
-        seen = self.happened.get((scene_id, tile_id))
+    def answer(self, location: str, night: date, tile_id: str) -> tuple[str, str] | None:
+        """The verdict and the kind of event, '' for none; None when nothing is said."""
+        seen = self.happened.get((location, night, tile_id))
         event = seen.event if seen else ""
-        if stream(self.seed, "mistake", scene_id, tile_id).random() < self.mistakes:
-            return ("false alarm", "") if event else ("anomaly", "other")
-        return ("anomaly", event.replace("_", " ")) if event else ("false alarm", "")
+        if stream(self.seed, "mistake", location, night, tile_id).random() < self.mistakes:
+            verdict, kind = ("false alarm", "") if event else ("anomaly", "other")
+        else:
+            verdict, kind = ("anomaly", event.replace("_", " ")) if event else ("false alarm", "")
+        if verdict == "anomaly":
+            if 0 < (night - self.confirmed.get(tile_id, date.min)).days < LASTS:
+                return None
+            self.confirmed[tile_id] = night
+        return verdict, kind
 
 
 def reviewed(
@@ -330,7 +342,10 @@ def give_feedback(day: date, reviewer: Reviewer, settings: Settings, workspace: 
     )
     human = AssessmentSource(source_type="HUMAN", source_id="scripted")
     for trace in traces:
-        verdict, kind = reviewer.answer(*(trace.info.tags[f"tilewatch.{name}"] for name in ("scene_id", "tile_id")))
+        answer = reviewer.answer(trace.info.tags["tilewatch.location"], day, trace.info.tags["tilewatch.tile_id"])
+        if answer is None:
+            continue
+        verdict, kind = answer
         if kind:
             mlflow.log_feedback(trace_id=trace.info.trace_id, name=KIND, value=kind, source=human)
         mlflow.log_feedback(trace_id=trace.info.trace_id, name=VERDICT, value=verdict, source=human)
@@ -353,12 +368,14 @@ def replayed(
         said = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
         known = {(row.scene_id, row.tile_id): row for one in heeded for row in one.scores.itertuples()}
         for asked in choose(heeded, settings, of).itertuples():
-            row, (verdict, kind) = known[asked.scene_id, asked.tile_id], reviewer.answer(asked.scene_id, asked.tile_id)
-            about = {"score": float(row.score), "p_value": float(row.p_value)}
-            verdicts.append(Verdict(
-                asked.scene_id, asked.tile_id, verdict, said, "scripted", kind, asked=asked.asked, share=asked.share,
-                detector_version=row.detector_version, **about,
-            ))  # fmt: skip
+            row = known[asked.scene_id, asked.tile_id]
+            answer = reviewer.answer(row.location, day, row.tile_id)
+            if answer is not None:
+                verdicts.append(Verdict(
+                    asked.scene_id, asked.tile_id, answer[0], said, "scripted", answer[1], asked=asked.asked,
+                    share=asked.share, detector_version=row.detector_version, score=float(row.score),
+                    p_value=float(row.p_value),
+                ))  # fmt: skip
         write_verdicts(verdicts, of)
     return Month(name, table(tables), read_verdicts(of))
 

@@ -173,6 +173,7 @@ def _marked_maps(
 
 
 def template_environment() -> Environment:
+    """What renders the templates: everything is escaped, and a name that is missing is an error."""
     environment = Environment(
         loader=PackageLoader("tasks"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -116,8 +116,8 @@ def _merged(
         write_verdicts(now, workspace)
     changed = [one for trace, one in said.items() if trace in known and known[trace] != one]
     return Collected(
-        new=Counter(one.verdict for trace, one in sorted(said.items()) if trace not in known),
-        changed=Counter(one.verdict for one in changed),
+        new=dict(Counter(one.verdict for trace, one in sorted(said.items()) if trace not in known)),
+        changed=dict(Counter(one.verdict for one in changed)),
         withdrawn=len([trace for trace in known if trace in seen and trace not in said]),
         verdicts=len({(one.scene_id, one.tile_id) for one in now}),
         skipped=tuple(skipped),

@@ -1,6 +1,6 @@
 """The review in the real thing: an MLflow server, a night with flags, and a reviewer at a browser.
 
-With `TILEWATCH_SCREENSHOTS=docs/images` the pictures of the documentation are taken anew, as `review-queue.png` and
+With `SCREENSHOTS=docs/images` the pictures of the documentation are taken anew, as `review-queue.png` and
 `report-in-mlflow.png`.
 """
 
@@ -24,10 +24,11 @@ import pytest
 import yaml
 from mlflow.entities import AssessmentSource
 from mlflow.genai import review_queues
+from mlflow.server import get_app_client
 from mlflow.tracing.client import TracingClient
 
 from configs import Settings, Workspace, load_settings
-from imagery.catalog import SceneRecord
+from imagery.catalog import Catalog, SceneRecord
 from imagery.outputs import write_flags
 from imagery.simulate import Event, Location, Plan, simulate
 from tasks.calibrate import calibrate_detector
@@ -62,6 +63,7 @@ HOSTILE = "<img src=x onerror=alert(1)>|`b` [x](javascript:alert(1)) **"
 COMMENT = "<img src=x onerror=alert(2)> '; DROP TABLE verdicts; --"
 DATES = tuple(date(2025, 3, 4) + timedelta(days=6 * number) for number in range(12))
 TRAIN_END, CALIBRATE_END, NIGHT = DATES[5], DATES[9], DATES[11]
+NO_ASSISTANT = "if (window === top) localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 PATIENCE = 120_000  # milliseconds: the machine may be busy
 # What MLflow's own pages say without logins: who somebody is, nobody knows; and of how they are laid out.
 THEIR_WORDS = ("status of 404", "ResizeObserver loop")
@@ -118,27 +120,29 @@ def mlflow_server(folder: Path, *more: str, **environment: str) -> Iterator[str]
 
 
 def write_watch(folder: Path, uri: str) -> Path:
-    """Two places at a river, one with a hostile name, and a flood at both on the last two dates."""
+    """Two places at a river, one with a hostile name, and what happens there on the last two dates."""
     places = (
-        Location("oxbow", "river", 32634, 463_200, 5_218_600, 128),
+        Location("oxbow", "river", 32634, 463_200, 5_218_600, 192),
         Location(HOSTILE, "river", 32634, 563_200, 5_218_600, 64),
     )
-    floods = tuple(
-        Event("flood", place.name, DATES[10], DATES[11], radius=size)
-        for place, size in zip(places, (24, 14), strict=True)
+    events = (
+        Event("flood", "oxbow", DATES[-2], DATES[-1], radius=36),
+        Event("burn", "oxbow", DATES[-2], DATES[-1], radius=16),
+        Event("new_buildings", "oxbow", DATES[-2], DATES[-1], radius=12),
+        Event("flood", HOSTILE, DATES[-2], DATES[-1], radius=24),
     )
     clear = tuple((place.name, day) for place in places for day in DATES)
-    simulate(folder / "scenes", Plan(3, places, DATES, TRAIN_END, CALIBRATE_END, floods, (), clear))
+    simulate(folder / "scenes", Plan(3, places, DATES, TRAIN_END, CALIBRATE_END, events, (), clear))
     values = {
         "name": "meadow",
         "source": {"root": "scenes", "bands": ["B02", "B03", "B04", "B08"]},
         "masks": {"class_band": "SCL"},
         "grid": {"tile_size": 32},
-        "reference": {"scenes": 3, "seasonal": 0},
+        "reference": {"scenes": 4, "seasonal": 0},
         "model": {"members": 0},
         "score": {"name": "aligned_difference", "without_past": "rx", "also": []},
         "split": {"train": {"end": TRAIN_END}, "calibrate": {"start": DATES[6], "end": CALIBRATE_END}},
-        "calibration": {"min_tiles": 50, "false_alarm_rate": 0.02},
+        "calibration": {"min_tiles": 50, "false_alarm_rate": 0.05},
         "compute": {"threads": 1},
         "tracking": {"uri": uri},
     }
@@ -170,7 +174,8 @@ def report_night(settings: Settings, workspace: Workspace) -> str:
 def logged(scored: Any, scenes: list[SceneRecord], report: Path, settings: Settings, workspace: Workspace) -> str:
     """Log a reported night."""
     together = pd.concat([one.scores for one in scored], ignore_index=True)
-    flags = write_flags(report.parent, together, {})
+    grids = {one.location: Catalog(workspace).grid(one.location) for one in scenes}
+    flags = write_flags(report.parent, together, {place: grid for place, grid in grids.items() if grid})
     record = NightRecord(
         NIGHT, "v1", "c0ffee", {one.scene_id: one.fingerprint for one in scenes}, (), {}, len(together),
         int(together["score"].notna().sum()), int(together["flagged"].sum()), None, (), None,
@@ -216,7 +221,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         home = address.split("/#")[0]
         contexts.append(browser.new_context(viewport={"width": 1400, "height": 900}, **options))
         # MLflow's assistant covers a third of the page at first.
-        contexts[-1].add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+        contexts[-1].add_init_script(NO_ASSISTANT)
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE)
         page.on("dialog", lambda dialog: (trouble.append(f"dialog {dialog.message}"), dialog.dismiss()))
@@ -267,7 +272,7 @@ def fill(page: Page, verdict: str, kind: str = "", severity: str = "", comment: 
 
 def keep_picture(page: Page, name: str) -> None:
     """Take a picture of the documentation, when that is asked for."""
-    folder = os.environ.get("TILEWATCH_SCREENSHOTS")
+    folder = os.environ.get("SCREENSHOTS")
     if folder:
         page.screenshot(path=Path(folder) / name)
 
@@ -354,7 +359,6 @@ def test_the_report_opens_from_the_run_with_every_picture_and_keys_move_between_
     for key, flag in (("j", "flag-1"), ("j", "flag-2"), ("k", "flag-1")):
         page.keyboard.press(key)
         assert frame.evaluate("document.activeElement.id") == flag
-    frame.evaluate("document.querySelector('h1').scrollIntoView()")
     keep_picture(page, "report-in-mlflow.png")
 
 
@@ -388,14 +392,16 @@ def test_with_logins_the_reviewer_of_the_settings_answers_and_is_named(
     with mlflow_server(tmp_path / "mlflow", "--app-name", "basic-auth", **environment) as url:
         site = asked_of(url, tmp_path, reviewers=["ana"])
         # As docs/review.md tells the operator.
-        auth = mlflow.server.get_app_client("basic-auth", tracking_uri=url)
+        auth = get_app_client("basic-auth", tracking_uri=url)
         auth.create_user("ana", "the-password-of-ana")
-        auth.create_experiment_permission(site.experiment, "ana", "EDIT")
+        auth.grant_user_permission("ana", "experiment", site.experiment, "EDIT")
         item = next(iter(site.items().values()))
 
         credentials = {"username": "ana", "password": "the-password-of-ana"}
-        fill(open_item(open_page, site, item, http_credentials=credentials), "false alarm", comment="mown")
+        page = open_item(open_page, site, item, http_credentials=credentials)
+        fill(page, "false alarm", comment="mown")
         _until(lambda: len(review_queues.list_review_queue_items(site.queue, status="complete")) == 1)
+        page.close()
 
         assert dict(collect(site.settings, site.workspace).new) == {"false alarm": 1}
         (one,) = read_verdicts(site.workspace)
@@ -420,6 +426,7 @@ def test_on_postgresql_previews_are_short_and_the_picture_is_an_artifact(
         assert ask(NIGHT, site.run_id, site.settings, site.workspace) == 0
         fill(page, "bad data")
         _until(lambda: len(review_queues.list_review_queue_items(site.queue, status="complete")) == 1)
+        page.close()
         assert dict(collect(site.settings, site.workspace).new) == {"bad data": 1}
 
 

@@ -5,15 +5,15 @@ shift, NeurIPS 32; Barber, Candès, Ramdas & Tibshirani 2023, Conformal predicti
 Statistics 51): the calibration weighs 1, and each false alarm at the place weighs κ, less when it is old. With p the
 p-value by the calibration alone, and S the summed share of the false alarms that scored as high as tonight or higher,
 
-    p_reviewed = (p + κ S) / (1 + κ S),    κ = α / (ρ (1 − α)),
+    p_reviewed = (p + κ S) / (1 + κ S),    κ = α / (r (1 − α)),
 
-is above α exactly where S > ρ (1 − p / α). Until r false alarms were said of the place ρ is r: one of them may be a
-mistake, and stops only what passes the threshold by little. From then on the place is known for it, and ρ is 1: every
-score that is no higher than the highest of them is stopped. A higher one is judged as ever.
+is above α exactly where S > r (1 − p / α). So r fresh false alarms stop every score that is no higher than theirs,
+fewer stop those that pass the threshold by little, and a higher score than any of theirs is judged as ever. Since it
+takes r of them to stop a high score, one that was said by mistake does not lose the event on the following nights.
 
 False alarms below tonight's score are left out of the denominator, where the papers have them. They would make p-values
-smaller, so leaving them out keeps a valid p-value valid; and with them a place would need the more of them to stop a
-score the more of them it had.
+smaller, so leaving them out keeps a valid p-value valid; and with them a place with many false alarms would need more
+than r of them to stop a score.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def raised_bar(
     Args:
         alarms: (K,) scores of its false alarms; a higher score is not stopped by them.
         weights: (K,) what each counts: 1 when it is fresh.
-        repeats: r, so many fresh ones stop every score that is no higher than the highest of them.
+        repeats: r, so many fresh ones stop a score that is no higher.
         rate: α, the p-value that a flag must reach.
         score_of: The score beyond which p-values are at most the given one; of α, the threshold.
 
@@ -41,30 +41,24 @@ def raised_bar(
         The bar; never below the threshold, and never above the highest of threshold and alarms.
 
     Example:
-        >>> raised_bar(np.array([5.0, 9.0]), np.ones(2), 2, 0.01, lambda p: 0.03 / p)
-        9.0
+        >>> raised_bar(np.array([5.0, 7.0, 9.0]), np.ones(3), 2, 0.01, lambda p: 0.03 / p)
+        7.0
     """
     order = np.argsort(-np.asarray(alarms, dtype=np.float64), kind="stable")
-    enough = _enough(weights, repeats)
     scores = np.append(np.asarray(alarms, dtype=np.float64)[order], -np.inf)
     stopped_by = np.append(0.0, np.cumsum(np.asarray(weights, dtype=np.float64)[order]))
     # Between one false alarm and the next higher one, S is the same, and so is the p-value that must be reached.
     return float(
         min(
-            max(score, _needed(weight, enough, rate, score_of))
+            max(score, _needed(weight, repeats, rate, score_of))
             for score, weight in zip(scores, stopped_by, strict=True)
         )
     )
 
 
-def _enough(weights: np.ndarray, repeats: int) -> int:
-    """ρ: how many false alarms stop a score that is no higher."""
-    return 1 if float(np.sum(weights)) >= repeats else repeats
-
-
-def _needed(weight: float, enough: int, rate: float, score_of: Callable[[float], float]) -> float:
+def _needed(weight: float, repeats: int, rate: float, score_of: Callable[[float], float]) -> float:
     """The score that must be passed while false alarms of this weight are no lower."""
-    left = rate * (1 - weight / enough)
+    left = rate * (1 - weight / repeats)
     return score_of(left) if left > 0 else np.inf
 
 
@@ -85,7 +79,7 @@ def reviewed_p_values(
         (N,) never below what is given.
     """
     at_least = np.asarray(alarms)[None, :] >= np.asarray(scores)[:, None]
-    stopping = rate / (_enough(weights, repeats) * (1 - rate)) * (at_least * np.asarray(weights)[None, :]).sum(axis=1)
+    stopping = rate / (repeats * (1 - rate)) * (at_least * np.asarray(weights)[None, :]).sum(axis=1)
     reviewed: Floats = (np.asarray(p_values, dtype=np.float64) + stopping) / (1 + stopping)
     return np.where(stopping > 0, reviewed, p_values)
 

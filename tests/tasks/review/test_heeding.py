@@ -189,6 +189,16 @@ def test_only_a_false_alarm_raises_a_bar(place: Watched, night: Scored, flag: pd
     assert row["bar"] == row["threshold"]
 
 
+def test_a_tile_below_its_threshold_that_is_said_to_be_none_raises_no_bar(
+    place: Watched, night: Scored, flag: pd.Series
+) -> None:
+    drawn = [said(flag, days, asked="sample") for days in (5, 10, 15)]
+    held_back = [said(flag, days, asked="suppressed") for days in (5, 10, 15)]
+
+    assert at(heeded(place, night, drawn), flag)["bar"] == flag["threshold"]
+    assert at(heeded(place, night, held_back), flag)["bar"] > flag["score"]
+
+
 def test_a_confirmed_anomaly_takes_the_false_alarms_before_it_back(
     place: Watched, night: Scored, flag: pd.Series
 ) -> None:
