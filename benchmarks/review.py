@@ -190,7 +190,7 @@ def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[st
     asking = size.settings["review"] | {"experiment": f"review {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"}
     config.write_text(yaml.safe_dump(size.settings | {"review": asking}), encoding="utf-8")
     unasked = folder / "without.yaml"
-    unasked.write_text(yaml.safe_dump(size.settings | {"review": dict.fromkeys(asking, 0) | {"experiment": None}}))
+    unasked.write_text(yaml.safe_dump(size.settings | {"review": asking | {"flags": 0, "sample": 0, "suppressed": 0}}))
     watch = Watch(config=str(config), workspace=str(folder / "workspace"))
     alone = Watch(config=str(unasked), workspace=str(folder / "workspace"))
     settings, workspace = load_settings(config), Workspace(folder / "workspace")
@@ -202,7 +202,8 @@ def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[st
         for place, *_ in PLACES:
             for day in size.watched:
                 link(folder / "restless" / place / f"{day}.tif", folder / "scenes" / place)
-        workspace.verdicts.unlink(missing_ok=True)
+        for left in (workspace.verdicts, *workspace.reports.glob("*/questions.json")):
+            left.unlink(missing_ok=True)  # of an earlier run
         timed("nights without verdicts", lambda: nightly(alone))
         bundle, version = registry.champion(settings, workspace)
         detector = Detector.load(bundle)

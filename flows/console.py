@@ -74,7 +74,8 @@ def _(result: NightlySummary, out: Console) -> None:
         out.print(f"Retrained: {training.detector_version} {now}. {training.verdict}", markup=False, soft_wrap=True)
     if result.not_in_mlflow:
         nights = ", ".join(map(str, result.not_in_mlflow))
-        out.print(f"Not in MLflow yet, since it does not answer: {nights}. The next run logs them.", soft_wrap=True)
+        waiting = "Not in MLflow yet, or nobody could be asked about them"
+        out.print(f"{waiting}: {nights}. The next run makes up for it.", soft_wrap=True)
     for night, reason in result.failed_trainings.items():
         out.print(f"Retraining after {night} failed: {reason}", markup=False, soft_wrap=True)
 
