@@ -121,6 +121,8 @@ def _read_verdicts(settings: Settings, workspace: Workspace) -> None:
     except tracking.AWAY as error:
         reason = str(error).strip().partition("\n")[0]
         log.warning("new verdicts could not be read (%s): those in %s count", reason, workspace.verdicts)
+    except ValueError as error:  # a table that is damaged, or not understood: it costs no night
+        log.warning("new verdicts cannot be added to %s: %s", workspace.verdicts, error)
 
 
 def nothing_to_do(settings: Settings, workspace: Workspace, request: NightRequest) -> str | None:

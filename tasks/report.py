@@ -19,7 +19,7 @@ from tasks.flag_views import HISTORY_NIGHTS, place_views, ranked, suppressed_vie
 from tasks.nights import Night, NightRecord, night_folder
 from tasks.reference import Usual
 from tasks.review.counting import Missed, Precision, missed, precision, recent, wrongly_suppressed
-from tasks.review.verdicts import read_verdicts
+from tasks.review.verdicts import known_verdicts
 from tasks.validate import Check, Validation
 from vae.detector import Detector
 from vae.drift import REPORTED_ONLY
@@ -189,7 +189,7 @@ def _before(past: Sequence[NightRecord]) -> views.LastNights | None:
 
 def _reviewed_view(night: date, workspace: Workspace) -> views.ReviewedView | None:
     """What people have said of the nights until this one."""
-    verdicts = recent(read_verdicts(workspace), night, REVIEWED_DAYS)
+    verdicts = recent(known_verdicts(workspace), night, REVIEWED_DAYS)
     if not verdicts:
         return None
     overall = precision(verdicts)

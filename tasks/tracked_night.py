@@ -25,7 +25,7 @@ from tasks import tracking
 from tasks.nights import NightRecord
 from tasks.report import validation_page
 from tasks.review.counting import precision, recent
-from tasks.review.verdicts import read_verdicts
+from tasks.review.verdicts import known_verdicts
 from tasks.score import score_files
 from tasks.validate import Validation
 
@@ -107,7 +107,7 @@ def night_log(
 
 def _reviewed(until: date, workspace: Workspace) -> dict[str, float]:
     """What people have said of the flags of the last nights."""
-    found = next(iter(precision(recent(read_verdicts(workspace), until, REVIEWED_DAYS))), None)
+    found = next(iter(precision(recent(known_verdicts(workspace), until, REVIEWED_DAYS))), None)
     if found is None:
         return {"reviewed": 0.0}
     reviewed = found.anomalies + found.false_alarms + found.clouds

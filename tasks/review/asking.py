@@ -18,7 +18,7 @@ from configs import Settings, Workspace
 from tasks.evidence import Scored
 from tasks.frozen import lot
 from tasks.review.questions import read_questions
-from tasks.review.verdicts import read_verdicts
+from tasks.review.verdicts import known_verdicts
 
 ASKED_COLUMNS = ["scene_id", "tile_id", "asked", "share"]
 KEY = ["scene_id", "tile_id"]
@@ -39,9 +39,6 @@ def choose(scored: Sequence[Scored], settings: Settings, workspace: Workspace) -
     Returns:
         `scene_id`, `tile_id`, `asked` (flag, suppressed or sample), and `share`: with what probability a tile like this
         was drawn (1 for the flags).
-
-    Raises:
-        VerdictError: Verdicts that cannot be understood.
     """
     review = settings.review
     if not scored or not (review.flags or review.suppressed or review.sample):
@@ -64,7 +61,7 @@ def choose(scored: Sequence[Scored], settings: Settings, workspace: Workspace) -
         for day in {scene.record.day for scene in scored}
         for one in read_questions(workspace, day)
     }
-    said = {(one.scene_id, one.tile_id) for one in read_verdicts(workspace)} - before.keys()
+    said = {(one.scene_id, one.tile_id) for one in known_verdicts(workspace)} - before.keys()
     again = tiles[_among(tiles, before)]
     found = [before[key] for key in zip(again["scene_id"], again["tile_id"], strict=True)]
     again = again.assign(asked=[asked for asked, _ in found], share=[share for _, share in found])

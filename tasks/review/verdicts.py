@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
@@ -16,6 +17,8 @@ from imagery.sources.scene import place_and_day
 # By verdict: whether the tile shows an anomaly. Of bad data nothing is known.
 MEANS: Mapping[str, bool | None] = {"anomaly": True, "false alarm": False, "cloud or shadow": False, "bad data": None}
 COLUMNS = ["tile_id", "scene_id", "verdict", "reviewed_at"]  # the others may be missing
+
+log = logging.getLogger(__name__)
 
 
 class VerdictError(ValueError):
@@ -105,6 +108,15 @@ def read_all(workspace: Workspace) -> list[Verdict]:
     # Of two at the same moment, the one that was written later is the last.
     rows = table.sort_values("reviewed_at", kind="stable")[known].to_dict("records")
     return [Verdict(**{str(name): value for name, value in row.items() if _known(value)}) for row in rows]
+
+
+def known_verdicts(workspace: Workspace) -> list[Verdict]:
+    """The same for what a night can do without: none, and a warning, when the table cannot be read."""
+    try:
+        return read_verdicts(workspace)
+    except (ValueError, TypeError) as error:  # a damaged Parquet file is a ValueError too
+        log.warning("going on without verdicts, which cannot be read: %s", error)
+        return []
 
 
 def write_verdicts(verdicts: Sequence[Verdict], workspace: Workspace) -> None:

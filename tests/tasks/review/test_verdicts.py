@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from configs import Workspace
-from tasks.review.verdicts import Verdict, VerdictError, read_verdicts, write_verdicts
+from tasks.review.verdicts import Verdict, VerdictError, known_verdicts, read_verdicts, write_verdicts
 
 
 def write(workspace: Workspace, *rows: tuple[str, str, str, str]) -> None:
@@ -76,3 +76,13 @@ def test_a_table_without_a_column_is_refused(workspace: Workspace) -> None:
     pd.DataFrame({"tile_id": ["a"], "scene_id": ["b"]}).to_parquet(workspace.root / "verdicts.parquet")
     with pytest.raises(VerdictError, match="no column verdict, reviewed_at"):
         read_verdicts(workspace)
+
+
+def test_a_night_goes_on_without_verdicts_that_cannot_be_read(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace.root.mkdir()
+    workspace.verdicts.write_bytes(b"no parquet")
+
+    assert known_verdicts(workspace) == []
+    assert "cannot be read" in caplog.text
