@@ -1,4 +1,4 @@
-"""Libraries that report home, advertise, fork helpers, spin or wait for long are asked not to, unless one wants it."""
+"""What libraries are asked to do: not report home, advertise, fork helpers or spin, and to wait as long as is wise."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ DEFAULTS = {
     # training ten times slower. On an idle machine this costs a tenth (docs/performance.md).
     "GOMP_SPINCOUNT": "1000",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # A server of a run's own may take its time to start on a busy machine: longer than the 20 s it is given.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
 

@@ -28,8 +28,8 @@ from configs.remembered import Remembered
 from configs.workspace import LONGEST_NAME, Workspace, safe_name, whole_file, write_first, write_text
 from imagery.errors import ImageryError
 from imagery.grid import Grid, Tile
-from imagery.records import OtherVersion, SceneRecord, file_name
-from imagery.sources.scene import Scene
+from imagery.records import OtherVersion, SceneRecord, file_name, numbered
+from imagery.sources.scene import Scene, scene_name
 from imagery.tile_files import Box, SceneReplaced, StoredStats, read_tiles, select_tiles, write_tiles
 
 __all__ = ["Catalog", "SceneRecord", "SceneReplaced", "degree_boxes", "list_files", "scene_file"]
@@ -227,6 +227,16 @@ read_record = Remembered(_parsed)
 def scene_file(folder: Path, scene: Scene | SceneRecord, suffix: str) -> Path:
     """The file of a scene in a folder of the workspace, e.g. `scores/v1/<location>/<acquired>.parquet`."""
     return folder / safe_name(scene.location) / (file_name(scene) + suffix)
+
+
+def named_file(folder: Path, scene_id: str, suffix: str) -> Path:
+    """The same of a scene that is known by its name alone.
+
+    Raises:
+        ValueError: It names none.
+    """
+    location, acquired, number = scene_name(scene_id)
+    return folder / safe_name(location) / (numbered(acquired, number) + suffix)
 
 
 def list_files(

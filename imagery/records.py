@@ -124,7 +124,12 @@ KEPT = tuple(field.name for field in fields(SceneRecord) if field.name != "stats
 
 def file_name(scene: Scene | SceneRecord) -> str:
     """What the files of a scene are named after: the time, and the number where there are several."""
-    return time_name(scene.acquired) + (f"_{scene.number}" if scene.number > 1 else "")
+    return numbered(time_name(scene.acquired), scene.number)
+
+
+def numbered(time: str, number: int) -> str:
+    """The same of a scene of which only its name is known."""
+    return f"{time}_{number}" if number > 1 else time
 
 
 def _entry(fingerprint: str, key: str) -> str:

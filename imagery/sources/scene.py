@@ -7,18 +7,48 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xxhash import xxh3_128
 
 from configs.workspace import time_name
 
-SCENE_ID = re.compile(r"(?P<location>.*)/(?P<day>\d{4}-\d\d-\d\d)[^/]*(?:/\d+)?", re.DOTALL)
+SCENE_ID = re.compile(r"(?P<location>.*)/(?P<day>\d{4}-\d\d-\d\d)(?P<clock>[^/]*)(?:/(?P<number>\d+))?", re.DOTALL)
 ARCHIVE = re.compile(r"/vsi(?:zip|tar)/\{(?P<archive>.+?)\}/.+")
 
 
+class SceneName(NamedTuple):
+    """What a `scene_id` names.
+
+    Attributes:
+        location: The place; it may have any name.
+        acquired: Time of acquisition, as `configs.workspace.time_name` writes it.
+        number: Counts scenes of the same location and time, from 1.
+    """
+
+    location: str
+    acquired: str
+    number: int
+
+
+def scene_name(scene_id: str) -> SceneName:
+    """Take a `scene_id` apart.
+
+    Example:
+        >>> scene_name("north/east/2024-07-01T101112Z/2")
+        SceneName(location='north/east', acquired='2024-07-01T101112Z', number=2)
+
+    Raises:
+        ValueError: It names none.
+    """
+    found = SCENE_ID.fullmatch(scene_id)
+    if found is None:
+        raise ValueError(f"{scene_id!r} names no scene: <location>/<date>[/<n>] is meant")
+    return SceneName(found["location"], found["day"] + found["clock"], int(found["number"] or 1))
+
+
 def place_and_day(scene_id: str) -> tuple[str, date]:
-    """The location and the UTC date that a `scene_id` names; a location may have any name.
+    """The location and the UTC date that a `scene_id` names.
 
     Example:
         >>> place_and_day("north/east/2024-07-01T101112Z/2")
@@ -27,10 +57,8 @@ def place_and_day(scene_id: str) -> tuple[str, date]:
     Raises:
         ValueError: It names none.
     """
-    found = SCENE_ID.fullmatch(scene_id)
-    if found is None:
-        raise ValueError(f"{scene_id!r} names no scene: <location>/<date>[/<n>] is meant")
-    return found["location"], date.fromisoformat(found["day"])
+    name = scene_name(scene_id)
+    return name.location, date.fromisoformat(name.acquired[: len("2024-07-01")])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ there now is another thing, and is not to be lost for what it was.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ import pandas as pd
 
 from configs import Settings, Workspace
 from configs.workspace import safe_name
+from imagery.catalog import named_file
 from tasks.review.verdicts import Verdict
 from vae.calibration.repeats import age_weights, raised_bar, reviewed_p_values
 from vae.detector import IN_SCENE_RATE, Detector
 
-SCENE = re.compile(r"(?P<location>.*)/(?P<acquired>\d{4}-\d\d-\d\d[^/]*)(?:/(?P<number>\d+))?", re.DOTALL)
 FORGOTTEN = 10  # half-lives after which a false alarm counts no more
 
 
@@ -83,12 +82,8 @@ def as_judged(verdicts: Sequence[Verdict], workspace: Workspace) -> dict[str, li
 
 
 def scene_path(folder: Path, detector_version: str, scene_id: str) -> Path:
-    """The Parquet file of a scene among scores or latents, by the scene's name alone."""
-    named = SCENE.fullmatch(scene_id)
-    if named is None or not detector_version:
-        return folder / "unknown.parquet"
-    number = f"_{named['number']}" if named["number"] else ""
-    return folder / safe_name(detector_version) / safe_name(named["location"]) / f"{named['acquired']}{number}.parquet"
+    """The Parquet file of a scene among the scores or latents of a detector, by the scene's name alone."""
+    return named_file(folder / safe_name(detector_version), scene_id, ".parquet")
 
 
 def raise_bars(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,10 +11,8 @@ from configs import Settings, Workspace
 from tasks.evidence import Scored
 from tasks.review.bars import as_judged, raise_bars, standing
 from tasks.review.look_alikes import suppress_look_alikes
-from tasks.review.verdicts import Verdict, read_verdicts
+from tasks.review.verdicts import Verdict, known_verdicts
 from vae.detector import Detector
-
-log = logging.getLogger(__name__)
 
 
 def heed(scored: Sequence[Scored], detector: Detector, settings: Settings, workspace: Workspace) -> list[Scored]:
@@ -35,11 +32,7 @@ def heed(scored: Sequence[Scored], detector: Detector, settings: Settings, works
         workspace: Holds the verdicts and the latents.
     """
     unheeded = [replace(scene, scores=_unheeded(scene.scores)) for scene in scored]
-    try:
-        verdicts = _of_known_scenes(read_verdicts(workspace))
-    except (ValueError, TypeError) as error:  # a damaged Parquet file is a ValueError too
-        log.warning("the night is judged without verdicts, which cannot be read: %s", error)
-        return unheeded
+    verdicts = known_verdicts(workspace)
     if not verdicts:
         return unheeded
     return [_heeded(scene, verdicts, detector, settings, workspace) for scene in unheeded]
@@ -48,15 +41,6 @@ def heed(scored: Sequence[Scored], detector: Detector, settings: Settings, works
 def _unheeded(scores: pd.DataFrame) -> pd.DataFrame:
     nothing = pd.Series(pd.NA, scores.index, "str")
     return scores.assign(bar=scores["threshold"], p_reviewed=scores["p_value"], suppressed=nothing, alike=nothing)
-
-
-def _of_known_scenes(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The verdicts; those of a scene whose name is none are an error.
-
-    Raises:
-        VerdictError: There is one.
-    """
-    return [one for one in verdicts if one.night and one.location]
 
 
 def _heeded(

@@ -81,7 +81,7 @@ def read_verdicts(workspace: Workspace) -> list[Verdict]:
     """The latest verdict of each tile and scene, by scene and tile; none when nobody has said anything yet.
 
     Raises:
-        VerdictError: A column is missing, or a verdict is none of those that there are.
+        VerdictError: A column is missing, a verdict is none of those that there are, or a scene's name is none.
     """
     latest = {(one.scene_id, one.tile_id): one for one in read_all(workspace)}
     return [latest[key] for key in sorted(latest)]
@@ -91,7 +91,7 @@ def read_all(workspace: Workspace) -> list[Verdict]:
     """All rows of the table, the latest last: a tile has several when somebody entered one by hand as well.
 
     Raises:
-        VerdictError: A column is missing, or a verdict is none of those that there are.
+        VerdictError: A column is missing, a verdict is none of those that there are, or a scene's name is none.
     """
     path = workspace.verdicts
     if not path.exists():
@@ -107,7 +107,13 @@ def read_all(workspace: Workspace) -> list[Verdict]:
     known = [one.name for one in fields(Verdict) if one.name in table]
     # Of two at the same moment, the one that was written later is the last.
     rows = table.sort_values("reviewed_at", kind="stable")[known].to_dict("records")
-    return [Verdict(**{str(name): value for name, value in row.items() if _known(value)}) for row in rows]
+    verdicts = [Verdict(**{str(name): value for name, value in row.items() if _known(value)}) for row in rows]
+    for one in verdicts:
+        try:
+            place_and_day(one.scene_id)
+        except ValueError as error:
+            raise VerdictError(f"{path}: {error}") from None
+    return verdicts
 
 
 def known_verdicts(workspace: Workspace) -> list[Verdict]:

@@ -325,8 +325,8 @@ def test_a_scene_with_a_damaged_block_is_named(tmp_path: Path, workspace: Worksp
 def test_memory_does_not_grow_with_the_scenes(
     tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(composite, "AT_ONCE", 1 << 22)
-    height, width, count = 800, 900, 12
+    monkeypatch.setattr(composite, "AT_ONCE", 1 << 23)
+    height, width, count = 800, 900, 24
     records = scenes(tmp_path, count, height, width)
     built(Workspace(tmp_path / "warm"), records[:1], Grid(UTM, GRID.transform, width, height))
 
