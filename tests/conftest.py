@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from configs import quiet
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+# A headless Chromium otherwise looks for updates and components by itself.
+CHROMIUM = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 KEPT = {"TILEWATCH_SHARED_DATA"}  # where the public scenes lie
 
 for name in list(os.environ):
@@ -29,3 +39,19 @@ def prefect_server() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield str(get_current_settings().api.url)
+
+
+@pytest.fixture(scope="module")  # not longer: while it is there, nothing else in the process can run an event loop
+def browser() -> Iterator[Browser]:
+    """A headless Chromium. Without one tests are skipped, but in CI they fail."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        message = "no `chromium` on the PATH: install it (Debian: apt-get install chromium) to test pages in a browser"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=executable, args=CHROMIUM)
+        yield chromium
+        chromium.close()

@@ -7,7 +7,6 @@ With `SCREENSHOTS=docs/images` the pictures of the documentation are taken anew,
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +51,6 @@ from tests.operations.test_postgres import PASSWORD, postgres
 from tests.places import ingested
 from tests.servers import _answers, end_family, free_port
 from tests.tasks.review.conftest import keep_questions, make_question
-from tests.tasks.test_pages_browser import ARGUMENTS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -197,18 +195,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         run_id = report_night(settings, workspace)
         ask(NIGHT, run_id, settings, workspace)
         yield Site(url, config, settings, workspace, run_id)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("no `chromium` on the PATH: install it (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,30 +36,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-# Quiet: a headless Chromium otherwise looks for updates and components by itself.
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 LONG = "a_name_without_any_space_" * 8
 HOSTILE = """"><script>document.title = "taken over"</script><img src=x onerror='document.title = "taken over"'>"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    if executable is None:
-        message = (
-            "no `chromium` on the PATH: install it (Debian: apt-get install chromium) to test the pages in a browser"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
