@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import geopandas as gpd
 import pandas as pd
@@ -42,11 +43,7 @@ def scored(marked: set[int], suppressed: set[int] = frozenset(), location: str =
         suppressed=pd.array(["like a false alarm" if one else None for one in held], "str"),
     )
     record = SimpleNamespace(scene_id=f"{location}/2020-06-01", day=DAY.date(), location=location)
-    return Scored(_as_record(record), gpd.GeoDataFrame(table), {}, Path("heat.tif"), None)
-
-
-def _as_record(record: SimpleNamespace) -> SceneRecord:
-    return record  # type: ignore[return-value]
+    return Scored(cast(SceneRecord, record), gpd.GeoDataFrame(table), {}, Path("heat.tif"), None)
 
 
 def keep(asked: pd.DataFrame, scenes: list[Scored], workspace: Workspace, version: str = "v1") -> None:
