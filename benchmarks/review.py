@@ -2,7 +2,7 @@
 
     python benchmarks/review.py [--quick] [--work DIR] [--json] [--out DIR]
 
-Three places are simulated, with tiles that are restless once the watch begins: a car park, a greenhouse, a quarry.
+Six places are simulated, with tiles that are restless once the watch begins: a car park, a greenhouse, a quarry.
 Events are put beside them, on them, and such as look like them. The flow `nightly` reports the month without any
 reviewer, and then once more, night by night: each night's questions are traces in MLflow, a scripted reviewer who knows
 the truth and errs in one of twenty answers gives feedback on them, once for each event, and the next night's run reads
@@ -57,8 +57,14 @@ from tasks.review.queue import KIND, VERDICT, experiment_name
 from tasks.review.verdicts import Verdict, read_verdicts, write_verdicts
 from vae.detector import Detector
 
-PLACES = (("tisza-plain", "river", 32634, 463_200, 5_218_600), ("black-forest", "forest", 32632, 441_500, 5_309_400),
-          ("vendee-coast", "coast", 32630, 589_700, 5_154_900))  # fmt: skip
+PLACES = (
+    ("tisza-plain", "river", 32634, 463_200, 5_218_600),
+    ("black-forest", "forest", 32632, 441_500, 5_309_400),
+    ("vendee-coast", "coast", 32630, 589_700, 5_154_900),
+    ("po-plain", "river", 32632, 531_200, 4_987_400),
+    ("ardennes", "forest", 32631, 688_300, 5_537_700),
+    ("algarve", "coast", 32629, 541_900, 4_102_600),
+)
 FIRST = date(2025, 5, 1)  # night
 WITHOUT, WITH = "without verdicts", "with verdicts"
 
@@ -68,6 +74,7 @@ class Size:
     """How much is simulated.
 
     Attributes:
+        places: How many, the first of `PLACES`.
         nights: How many are reviewed.
         side: Of a place, pixels.
         training: Dates of each place to train on, nine days apart.
@@ -81,6 +88,7 @@ class Size:
         seed: Of all that is drawn.
     """
 
+    places: int = 6
     nights: int = 30
     side: int = 160
     training: int = 30
@@ -89,7 +97,7 @@ class Size:
     restless: int = 4
     events: int = 1
     on_restless: float = 0.15
-    questions: int = 20
+    questions: int = 40
     mistakes: float = 0.05
     seed: int = 5
     tile: int = 16
@@ -108,7 +116,7 @@ class Size:
     @property
     def plan(self) -> Plan:
         """What is simulated."""
-        places = tuple(Location(*place, size=self.side) for place in PLACES)
+        places = tuple(Location(*place, size=self.side) for place in PLACES[: self.places])
         return Plan(21, places, (*self.learned, *self.watched), self.learned[self.training - 1], self.learned[-1])
 
     @property
@@ -135,7 +143,7 @@ class Size:
         }
 
 
-QUICK = Size(nights=4, side=64, training=8, calibration=6, epochs=2, restless=2, events=1, questions=3)
+QUICK = Size(places=3, nights=4, side=64, training=8, calibration=6, epochs=2, restless=2, events=1, questions=3)
 
 
 def main() -> None:
@@ -199,7 +207,7 @@ def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[st
         if not (folder / "trained").exists():
             timed("train", lambda: train(watch, TrainRequest(reason="before the month")))
             (folder / "trained").touch()
-        for place, *_ in PLACES:
+        for place, *_ in PLACES[: size.places]:
             for day in size.watched:
                 link(folder / "restless" / place / f"{day}.tif", folder / "scenes" / place)
         for left in (workspace.verdicts, *workspace.reports.glob("*/questions.json")):
@@ -221,13 +229,16 @@ def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[st
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "bars, repeats 2": {"look_alike": 0.0, "repeats": 2},  # the defaults again, without the flow
-    "bars, repeats 1": {"look_alike": 0.0, "repeats": 1},
-    "bars, repeats 3": {"look_alike": 0.0, "repeats": 3},
+    "bars, repeats 2": {},  # the defaults again, without the flow
+    "bars, repeats 1": {"repeats": 1},
+    "bars, repeats 3": {"repeats": 3},
+    "bars, margin 0": {"margin": 0.0},
+    "bars, margin 0.25": {"margin": 0.25},
+    "bars, margin 1": {"margin": 1.0},
     "look-alikes 0.2": {"look_alike": 0.2, "repeats": None},
     "look-alikes 0.3": {"look_alike": 0.3, "repeats": None},
     "look-alikes 0.5": {"look_alike": 0.5, "repeats": None},
-    "bars, look-alikes 0.3": {"look_alike": 0.3, "repeats": 2},
+    "bars, look-alikes 0.3": {"look_alike": 0.3},
 }
 DRAWN = {WITHOUT: "0.55", WITH: "tab:blue", "look-alikes 0.3": "tab:orange"}
 
@@ -236,7 +247,7 @@ def prepare(folder: Path, size: Size) -> list[Happening]:
     """Write the scenes: those to learn from into the source, those of the nights, with what happens, beside it."""
     simulate(folder / "simulated", size.plan)
     happened = []
-    for place, *_ in PLACES:
+    for place, *_ in PLACES[: size.places]:
         scenes = folder / "simulated" / place
         for day in size.learned:
             link(scenes / f"{day}.tif", folder / "scenes" / place)
