@@ -19,8 +19,8 @@ DEFAULTS = {
     # Threads that wait for work soon sleep instead of spinning: with other work on the same cores, spinning made
     # training ten times slower. On an idle machine this costs a tenth (docs/performance.md).
     "GOMP_SPINCOUNT": "1000",
-    # NumPy's threads spin as well, and cannot be asked not to. Matrices are small here, and scenes run side by side: with
-    # one thread each nothing is lost, and sums come out the same whatever the machine.
+    # NumPy's threads spin as well, and cannot be asked not to. Matrices are small here, and scenes run side by side:
+    # with one thread each nothing is lost, and sums come out the same whatever the machine.
     "OPENBLAS_NUM_THREADS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A server of a run's own may take its time to start on a busy machine: longer than the 20 s it is given.
