@@ -174,7 +174,8 @@ def _scene_row(record: SceneRecord, catalog: Catalog, now: datetime) -> dict[str
         "missing_tiles": expected - tiles["tile_id"].nunique(),
         "duplicate_tiles": int(tiles["tile_id"].duplicated().sum()),
         "not_finite": int((~np.isfinite(means)).any(axis=1).sum()),
-        "hours_ahead": (record.acquired - now).total_seconds() / 3600,
+        # Not below 0: how long ago it was would make the page of a night another each time it is written.
+        "hours_ahead": max((record.acquired - now).total_seconds() / 3600, 0.0),
         "valid_fraction": record.valid_fraction,
         "cloud_fraction": record.cloud_fraction,
         **{f"{band}_negative": stat.negative_fraction for band, stat in record.stats.items()},

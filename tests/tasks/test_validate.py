@@ -314,7 +314,8 @@ def test_what_is_checked_is_what_the_catalog_knows(tmp_path: Path, workspace: Wo
 
     row = frame.iloc[0]
     assert (row["missing_tiles"], row["duplicate_tiles"], row["not_finite"]) == (0, 0, 0)
-    assert row["hours_ahead"] == -24
+    assert row["hours_ahead"] == 0
+    assert scene_frame([record], workspace, now=datetime(2020, 5, 30, tzinfo=UTC))["hours_ahead"].tolist() == [48]
     assert row["valid_fraction"] == row["cloud_fraction"] + 0.5 == 0.75
     values = ground(40, 40)["B08"][10:] * 1e-4
     assert row["B08_p02"] == pytest.approx(np.percentile(values, 2), rel=0.006)
