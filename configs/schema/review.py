@@ -34,7 +34,7 @@ class ReviewSettings(Section):
         "--all` looks at everything."
     )  # fmt: skip
     repeats: int | None = Field(
-        2, ge=1, description="So many false alarms at one tile raise the bar there, and nowhere else, until a score "
+        4, ge=1, description="So many false alarms at one tile raise the bar there, and nowhere else, until a score "
         "like theirs is no flag any more. Null: verdicts raise no bar."
     )  # fmt: skip
     margin: float = Field(

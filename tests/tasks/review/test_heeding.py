@@ -111,9 +111,9 @@ def said(
 def heeded(
     place: Watched, night: Scored, verdicts: Sequence[Verdict], detector: Detector | None = None, **review: object
 ) -> pd.DataFrame:
-    """The scores of the night after these verdicts, which reach no higher than they scored unless it is said."""
+    """The night after these verdicts; two raise the bar, to what they scored and no higher, unless it is said."""
     write_verdicts(verdicts, place.workspace)
-    review = {"margin": 0.0} | review
+    review = {"repeats": 2, "margin": 0.0} | review
     settings = place.settings.model_copy(update={"review": place.settings.review.model_copy(update=review)})
     (found,) = heed([night], detector or place.detector, settings, place.workspace)
     return found.scores
