@@ -11,9 +11,9 @@ is above α exactly where S > r (1 − p / α). So r fresh false alarms stop eve
 fewer stop those that pass the threshold by little, and a higher score than any of theirs is judged as ever. Since it
 takes r of them to stop a high score, one that was said by mistake does not lose the event on the following nights.
 
-What comes again seldom scores just as high: of n draws from one distribution, the next is higher than the second
-highest with probability 2 / (n + 1), which falls slowly. So a false alarm reaches beyond its own score (`reach`), by a
-share of what it passed the threshold by.
+What comes again seldom scores just as high: of n draws from one distribution, the next is higher than the r-th highest
+with probability r / (n + 1), which falls slowly. So a false alarm reaches beyond its own score (`reach`), by a share of
+what it passed the threshold by.
 
 False alarms below tonight's score are left out of the denominator, where the papers have them. They would make p-values
 smaller, so leaving them out keeps a valid p-value valid; and with them a place with many false alarms would need more
