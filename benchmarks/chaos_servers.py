@@ -120,10 +120,16 @@ class Servers:
         return [f"a run that nobody killed is {state}: {self._ask('GET', f'/flow_runs/{run}')['state']['message']}"]
 
     def _ask(self, method: str, path: str, content: Any = None) -> Any:
-        """What Prefect answers, once it has time: its SQLite database is locked now and then on a busy machine."""
+        """What Prefect answers, once it has time: its SQLite database is locked now and then on a busy machine.
+
+        A connection that was idle for long may be closed just as it is used again, which is no answer either.
+        """
 
         def answer() -> httpx.Response | None:
-            found = self._api.request(method, path, json=content)
+            try:
+                found = self._api.request(method, path, json=content)
+            except httpx.TransportError:
+                return None
             return None if found.status_code == httpx.codes.SERVICE_UNAVAILABLE else found
 
         return until(answer, f"Prefect has time for {path}").raise_for_status().json()
