@@ -225,6 +225,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.kills < 1:
         parser.error("--kills is at least 1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     with tempfile.TemporaryDirectory(prefix="tilewatch-chaos-") as folder:
         for result in measure(Path(folder), arguments.kills, arguments.seed):
             if not arguments.json:
