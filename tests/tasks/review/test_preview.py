@@ -163,8 +163,8 @@ def test_a_short_preview_fits_any_database_and_keeps_its_picture(name: str) -> N
 
 
 def test_a_long_name_takes_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
 
     text("a" * 199 + "|")
 
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
