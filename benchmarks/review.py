@@ -229,12 +229,9 @@ def run(folder: Path, size: Size) -> tuple[list[Month], list[Happening], dict[st
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "bars, repeats 4": {},  # the defaults again, without the flow
-    "bars, repeats 3": {"repeats": 3},
-    "bars, repeats 2": {"repeats": 2},
+    "bars, repeats 2": {},  # the defaults again, without the flow
     "bars, repeats 1": {"repeats": 1},
-    "bars, margin 0": {"margin": 0.0},
-    "bars, margin 1": {"margin": 1.0},
+    "bars, repeats 3": {"repeats": 3},
     "look-alikes 0.2": {"look_alike": 0.2, "repeats": None},
     "look-alikes 0.3": {"look_alike": 0.3, "repeats": None},
     "bars, look-alikes 0.3": {"look_alike": 0.3},

@@ -15,8 +15,10 @@ from tasks.intervals import REPETITIONS, Interval, draws, percentile_interval
 from tasks.review.counting import Precision, precision
 from tasks.review.verdicts import Verdict
 
-LEARNED = 10  # nights within which the false alarms must be fewer
+LEARNED = 10  # nights within which the false alarms must become fewer
+JUDGED = 5  # nights after them by which that is judged
 KEY = ["location", "night", "tile_id"]
+SOON = "false alarms at restless tiles, the five nights after"
 EVENLY = "recall of events, were they spread evenly"
 
 
@@ -59,6 +61,7 @@ def compared(month: Month, without: Month, happened: Sequence[Happening], seed: 
     event, restless, later = pairs["event"] != "", pairs["restless"] != "", number > LEARNED
     rows = {
         "false alarms at restless tiles, first ten nights": restless & ~event & ~later,
+        SOON: restless & ~event & later & (number <= LEARNED + JUDGED),
         "false alarms at restless tiles, later nights": restless & ~event & later,
         "false alarms elsewhere": ~restless & ~event,
         "recall of events": event,
@@ -127,7 +130,7 @@ def goals(rows: Sequence[Mapping[str, Any]], way: str) -> dict[str, dict[str, An
     Recall is told twice: of events anywhere, and as they were put, more often on restless tiles than chance would.
     """
     of = {row["what"]: row for row in rows if row["way"] == way}
-    ratio = of["false alarms at restless tiles, later nights"]["ratio"]
+    ratio = of[SOON]["ratio"]
     losses = {"were they spread evenly": of[EVENLY], "as they were put": of["recall of events"]}
     most, least = 0.5, -0.02
 

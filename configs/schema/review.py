@@ -34,12 +34,8 @@ class ReviewSettings(Section):
         "--all` looks at everything."
     )  # fmt: skip
     repeats: int | None = Field(
-        4, ge=1, description="So many false alarms at one tile raise the bar there, and nowhere else, until a score "
+        2, ge=1, description="So many false alarms at one tile raise the bar there, and nowhere else, until a score "
         "like theirs is no flag any more. Null: verdicts raise no bar."
-    )  # fmt: skip
-    margin: float = Field(
-        0.5, ge=0, description="A false alarm also stops scores that lie higher above the threshold than it did, by up "
-        "to this share: what comes again is seldom just as high. 0: only scores that are no higher."
     )  # fmt: skip
     half_life: float = Field(365.0, gt=0, description="Days after which a false alarm counts half.")
     look_alike: Fraction = Field(

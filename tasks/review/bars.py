@@ -22,7 +22,7 @@ from configs import Settings, Workspace
 from configs.workspace import safe_name
 from imagery.catalog import named_file
 from tasks.review.verdicts import Verdict
-from vae.calibration.repeats import age_weights, raised_bar, reach, reviewed_p_values
+from vae.calibration.repeats import age_weights, raised_bar, reviewed_p_values
 from vae.detector import IN_SCENE_RATE, Detector
 
 FORGOTTEN = 10  # half-lives after which a false alarm counts no more
@@ -107,8 +107,7 @@ def raise_bars(
         weights = age_weights(np.array([(night - one.night).days for one in counted]), half_life)
         if repeats is None or not counted or weights.max() < 2.0**-FORGOTTEN:
             continue
-        scored = np.array([then[one.scene_id] for one in counted], dtype=np.float64)
-        theirs = reach(scored, float(row["threshold"]), settings.review.margin)
+        theirs = np.array([then[one.scene_id] for one in counted], dtype=np.float64)
         bar = max(float(row["threshold"]), raised_bar(theirs, weights, repeats, rate, score_of))
         p_value = np.array([row["p_value"]]), np.array([row["score"]])
         changed[index] = {"bar": bar, "p_reviewed": reviewed_p_values(*p_value, theirs, weights, repeats, rate)[0]}
@@ -153,4 +152,4 @@ def _score_now(alarm: Alarm, row: pd.Series, score_of: Callable[[float], float])
 def _in_words(bar: float, alarms: Sequence[Verdict]) -> str:
     last = max(one.night for one in alarms)
     several = "a false alarm" if len(alarms) == 1 else f"{len(alarms)} false alarms"
-    return f"not above the bar of {bar:.3g} at this tile, to which {several} raised it, last on {last}"
+    return f"not above the bar of {bar:.3g} at this tile, which scored as high in {several}, last on {last}"

@@ -11,10 +11,6 @@ is above α exactly where S > r (1 − p / α). So r fresh false alarms stop eve
 fewer stop those that pass the threshold by little, and a higher score than any of theirs is judged as ever. Since it
 takes r of them to stop a high score, one that was said by mistake does not lose the event on the following nights.
 
-What comes again seldom scores just as high: of n draws from one distribution, the next is higher than the r-th highest
-with probability r / (n + 1), which falls slowly. So a false alarm reaches beyond its own score (`reach`), by a share of
-what it passed the threshold by.
-
 False alarms below tonight's score are left out of the denominator, where the papers have them. They would make p-values
 smaller, so leaving them out keeps a valid p-value valid; and with them a place with many false alarms would need more
 than r of them to stop a score.
@@ -29,29 +25,13 @@ import numpy as np
 from vae.calibration.robust import Floats
 
 
-def reach(alarms: np.ndarray, threshold: float, margin: float) -> Floats:
-    """(K,) the scores up to which false alarms speak of tonight's.
-
-    Args:
-        alarms: (K,) what they scored.
-        threshold: The score that a flag must pass.
-        margin: They reach so much further above it than they lay themselves, as a share.
-
-    Example:
-        >>> reach(np.array([2.0, 10.0]), 4.0, 0.5)
-        array([ 2., 13.])
-    """
-    scores: Floats = np.asarray(alarms, dtype=np.float64)
-    return scores + margin * np.maximum(scores - threshold, 0)
-
-
 def raised_bar(
     alarms: np.ndarray, weights: np.ndarray, repeats: int, rate: float, score_of: Callable[[float], float]
 ) -> float:
     """The score that must be passed at a place.
 
     Args:
-        alarms: (K,) up to where its false alarms reach; a higher score is not stopped by them.
+        alarms: (K,) scores of its false alarms; a higher score is not stopped by them.
         weights: (K,) what each counts: 1 when it is fresh.
         repeats: r, so many fresh ones stop a score that is no higher.
         rate: α, the p-value that a flag must reach.
@@ -90,7 +70,7 @@ def reviewed_p_values(
     Args:
         p_values: (N,) by the calibration alone, NaN without one.
         scores: (N,) they are of.
-        alarms: (K,) up to where its false alarms reach.
+        alarms: (K,) scores of its false alarms.
         weights: (K,) what each counts: 1 when it is fresh.
         repeats: r.
         rate: α.

@@ -111,9 +111,8 @@ def said(
 def heeded(
     place: Watched, night: Scored, verdicts: Sequence[Verdict], detector: Detector | None = None, **review: object
 ) -> pd.DataFrame:
-    """The night after these verdicts; two raise the bar, to what they scored and no higher, unless it is said."""
+    """The scores of the night after these verdicts."""
     write_verdicts(verdicts, place.workspace)
-    review = {"repeats": 2, "margin": 0.0} | review
     settings = place.settings.model_copy(update={"review": place.settings.review.model_copy(update=review)})
     (found,) = heed([night], detector or place.detector, settings, place.workspace)
     return found.scores
@@ -153,21 +152,6 @@ def test_false_alarms_raise_the_bar_at_their_tile_and_nowhere_else(
     pd.testing.assert_frame_equal(found.loc[others, untouched.columns], untouched)
     assert (found.loc[others, "bar"].dropna() == untouched["threshold"].dropna()).all()
     assert file.read_bytes() == before
-
-
-def test_false_alarms_reach_beyond_their_own_score_by_the_margin(
-    place: Watched, night: Scored, flag: pd.Series
-) -> None:
-    below = [said(flag, days, 0.9) for days in (5, 10)]
-    excess = 0.9 * flag["score"] - flag["threshold"]
-
-    row = at(heeded(place, night, below, margin=0.5), flag)
-
-    assert at(heeded(place, night, below, margin=0.01), flag)["flagged"]
-    assert not row["flagged"]
-    assert row["bar"] == pytest.approx(flag["threshold"] + 1.5 * excess)
-    assert row["p_reviewed"] > RATE
-    assert "2 false alarms" in row["suppressed"]
 
 
 def test_a_score_that_is_higher_than_its_false_alarms_stays_a_flag(

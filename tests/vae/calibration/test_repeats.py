@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vae.calibration.null import Null, fit_null
-from vae.calibration.repeats import age_weights, raised_bar, reach, reviewed_p_values
+from vae.calibration.repeats import age_weights, raised_bar, reviewed_p_values
 
 RATE = 0.01
 NULL: Null = fit_null(np.exp(np.random.default_rng(0).normal(size=5000)), None, RATE, 100_000)
@@ -71,20 +71,6 @@ def test_many_false_alarms_take_no_more_of_them_to_stop_a_score() -> None:
 
     assert bar(low + high) == 60.0
     assert reviewed(59.0, low + high) > RATE
-
-
-@given(of=alarms, margin=st.floats(0, 3), more=st.floats(0, 3))
-def test_false_alarms_reach_as_far_above_the_threshold_as_the_margin_says(
-    of: list[float], margin: float, more: float
-) -> None:
-    theirs = np.array(of)
-    found = reach(theirs, THRESHOLD, margin)
-
-    above = theirs > THRESHOLD
-    np.testing.assert_array_equal(found[~above], theirs[~above])
-    np.testing.assert_allclose(found[above] - THRESHOLD, (1 + margin) * (theirs[above] - THRESHOLD))
-    assert (reach(theirs, THRESHOLD, margin + more) >= found).all()
-    np.testing.assert_array_equal(reach(theirs, THRESHOLD, 0), theirs)
 
 
 def test_two_that_count_half_are_one() -> None:
