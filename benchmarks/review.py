@@ -21,25 +21,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mlflow.entities import AssessmentSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when it is run as a script
 
 from benchmarks import restless
 from benchmarks.machine import machine, versions
-from benchmarks.restless import LASTS, Happening, alter, settle
+from benchmarks.restless import Happening, alter, settle
 from benchmarks.review_judging import KEY, Month, by_night, compared, goals, precisions
+from benchmarks.reviewer import Reviewer, give_feedback
 from benchmarks.year import prefect_server
 from configs import Settings, Workspace, load_settings
 from flows.nightly import nightly
@@ -47,13 +46,11 @@ from flows.parameters import NightRequest, TrainRequest, Watch
 from flows.train import train
 from imagery.catalog import Catalog
 from imagery.simulate import Location, Plan, simulate
-from imagery.simulate.noise import stream
-from tasks import registry, tracking
+from tasks import registry
 from tasks.evidence import Scored, read_scores
 from tasks.review.answers import collect
 from tasks.review.asking import choose
 from tasks.review.heeding import heed
-from tasks.review.queue import KIND, VERDICT, experiment_name
 from tasks.review.verdicts import Verdict, read_verdicts, write_verdicts
 from vae.detector import Detector
 
@@ -284,48 +281,12 @@ def table(scores: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return together[[*KEY, "flagged", "suppressed", "alike"]].reset_index(drop=True)
 
 
-@dataclass
-class Reviewer:
-    """Somebody who knows what there is to see, errs now and then, and does not confirm the same event twice.
-
-    Attributes:
-        happened: What the tiles show, by place, night and tile.
-        mistakes: Share of the answers that are wrong.
-        seed: Decides which.
-        confirmed: Tiles with the last night on which they were called an anomaly.
-    """
-
-    happened: dict[tuple[str, date, str], Happening]
-    mistakes: float
-    seed: int
-    confirmed: dict[str, date] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, happened: Sequence[Happening], size: Size) -> Reviewer:
-        """Who knows all that happened."""
-        return cls({(one.location, one.night, one.tile_id): one for one in happened}, size.mistakes, size.seed)
-
-    def answer(self, location: str, night: date, tile_id: str) -> tuple[str, str] | None:
-        """The verdict and the kind of event, '' for none; None when nothing is said."""
-        seen = self.happened.get((location, night, tile_id))
-        event = seen.event if seen else ""
-        if stream(self.seed, "mistake", location, night, tile_id).random() < self.mistakes:
-            verdict, kind = ("false alarm", "") if event else ("anomaly", "other")
-        else:
-            verdict, kind = ("anomaly", event.replace("_", " ")) if event else ("false alarm", "")
-        if verdict == "anomaly":
-            if 0 < (night - self.confirmed.get(tile_id, date.min)).days < LASTS:
-                return None
-            self.confirmed[tile_id] = night
-        return verdict, kind
-
-
 def reviewed(
     watch: Watch, settings: Settings, workspace: Workspace, detector: Detector,
     nights: Sequence[tuple[date, list[Scored]]], happened: Sequence[Happening], size: Size,
 ) -> Month:  # fmt: skip
     """The month through the flow, reviewed in MLflow after each night."""
-    reviewer, tables = Reviewer.of(happened, size), []
+    reviewer, tables = Reviewer.of(happened, size.mistakes, size.seed), []
     for day, scored in nights:
         summary = nightly(watch, NightRequest(night=day, force=True))
         heeded = [one.scores for one in heed(scored, detector, settings, workspace)]
@@ -338,27 +299,6 @@ def reviewed(
     return Month(WITH, table(tables), read_verdicts(workspace))
 
 
-def give_feedback(day: date, reviewer: Reviewer, settings: Settings, workspace: Workspace) -> None:
-    """Answer the questions of a night, as the form of a review queue does."""
-    tracking.connect(settings, workspace)
-    experiment = mlflow.get_experiment_by_name(experiment_name(settings))
-    if experiment is None:
-        return
-    asked = f"tags.`tilewatch.night` = '{day}'"
-    traces = mlflow.search_traces(
-        locations=[experiment.experiment_id], filter_string=asked, include_spans=False, return_type="list"
-    )
-    human = AssessmentSource(source_type="HUMAN", source_id="scripted")
-    for trace in traces:
-        answer = reviewer.answer(trace.info.tags["tilewatch.location"], day, trace.info.tags["tilewatch.tile_id"])
-        if answer is None:
-            continue
-        verdict, kind = answer
-        if kind:
-            mlflow.log_feedback(trace_id=trace.info.trace_id, name=KIND, value=kind, source=human)
-        mlflow.log_feedback(trace_id=trace.info.trace_id, name=VERDICT, value=verdict, source=human)
-
-
 def replayed(
     name: str, settings: Settings, of: Workspace, workspace: Workspace, detector: Detector,
     nights: Sequence[tuple[date, list[Scored]]], happened: Sequence[Happening], size: Size,
@@ -369,7 +309,7 @@ def replayed(
     for there in (workspace.scores, workspace.latents):
         if not (of.root / there.name).exists():
             (of.root / there.name).symlink_to(there, target_is_directory=True)
-    reviewer, tables, verdicts = Reviewer.of(happened, size), [], []
+    reviewer, tables, verdicts = Reviewer.of(happened, size.mistakes, size.seed), [], []
     for day, scored in nights:
         heeded = heed(scored, detector, settings, of)
         tables += [one.scores for one in heeded]

@@ -15,6 +15,7 @@ import rasterio
 from benchmarks import restless, review
 from benchmarks.restless import Happening, alter, settle
 from benchmarks.review_judging import EVENLY, Month, compared, goals, precisions
+from benchmarks.reviewer import Reviewer
 from imagery.simulate import Location, Plan, simulate
 from tasks.review.verdicts import Verdict
 
@@ -124,7 +125,7 @@ def test_the_reviewer_knows_the_truth_and_errs_as_often_as_is_said() -> None:
 
     def answers(sort: str) -> list[tuple[str, str] | None]:
         tiles = [(night, f"{sort}-{number}") for night in nights for number in range(10)]
-        return [review.Reviewer.of(HAPPENED, review.QUICK).answer("here", *one) for one in tiles]
+        return [Reviewer.of(HAPPENED, review.QUICK.mistakes, review.QUICK.seed).answer("here", *one) for one in tiles]
 
     events, others = answers("event"), answers("restless")
 
@@ -136,7 +137,7 @@ def test_the_reviewer_knows_the_truth_and_errs_as_often_as_is_said() -> None:
 
 
 def test_the_reviewer_confirms_an_event_once() -> None:
-    reviewer = review.Reviewer.of(HAPPENED, replace(review.QUICK, mistakes=0.0))
+    reviewer = Reviewer.of(HAPPENED, 0.0, review.QUICK.seed)
 
     found = [reviewer.answer("here", DAYS[0] + timedelta(days=number), "event-1") for number in range(6)]
 
