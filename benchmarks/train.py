@@ -223,7 +223,7 @@ class Bare:
 
 def memory(quick: bool) -> list[dict[str, Any]]:
     """The peak of a training in a process of its own, for so many tiles and for ten times as many."""
-    few, rows = 128 if quick else 1024, []  # whole batches, of those that judge as well
+    few, rows = 512 if quick else 1024, []  # whole batches, of those that judge as well
     for tiles in (few, 10 * few):
         with tempfile.TemporaryDirectory() as name:
             for part, count in (("train", tiles), ("held_out", tiles // 4)):

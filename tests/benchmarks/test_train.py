@@ -49,8 +49,10 @@ def test_training_killed_ten_times_at_random_moments_ends_with_the_same_weights(
 def test_memory_stays_flat_as_data_grow_tenfold():
     few, many = run("--quick", "--json", "--only", "memory")["memory"]
     assert many["tiles"] == 10 * few["tiles"]
-    assert many["data_megabytes"] > 30
-    assert many["peak_megabytes"] < few["peak_megabytes"] + 10
+    more = many["data_megabytes"] - few["data_megabytes"]
+    assert more > 150
+    # What libraries take varies by some megabytes from run to run; held data would be all of it.
+    assert many["peak_megabytes"] < few["peak_megabytes"] + more / 5
 
 
 def test_a_part_that_is_measured_anew_leaves_the_others_as_they_are(tmp_path: Path) -> None:
