@@ -1,6 +1,6 @@
 """Nightly runs that are killed -9 at random moments and started again, beside one that nobody disturbed.
 
-    python benchmarks/chaos.py [--kills 51] [--seed 0] [--out DIR] [--json]
+    python benchmarks/chaos.py [--kills 51] [--seed 0] [--at-once 1] [--out DIR] [--json]
 
 A watch of one small place is trained once. Then an MLflow server, a Prefect server and a worker are started. Each trial
 begins with a copy of the trained workspace and an MLflow experiment of its own, in which three nights are due. The run
@@ -21,12 +21,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
+from itertools import count
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import yaml
@@ -146,37 +149,103 @@ class Chaos:
         return Trial(number, victim, round(at, 3), bool(at_work), doing, state, taken, different)
 
 
-def measure(folder: Path, kills: int, seed: int) -> Iterator[dict[str, Any]]:
-    """What the trials come to so far, after each of them."""
+def measure(folder: Path, kills: int, seed: int, at_once: int = 1) -> Iterator[dict[str, Any]]:
+    """What the trials come to so far, after each of them.
+
+    Args:
+        folder: Empty.
+        kills: How many runs are killed; those that were faster come in addition.
+        seed: Of the moments.
+        at_once: Trials at the same time, each with servers of its own, and compared with undisturbed runs there.
+    """
+    left, found = deque(_moments(kills, random.Random(seed))), Queue[tuple[Calm, Trial] | None]()
+    trials, calms = list[Trial](), dict[int, Calm]()
+
+    def work(number: int) -> None:
+        try:
+            for one in _trials(folder / f"servers-{number}", left):
+                found.put(one)
+        finally:
+            found.put(None)
+
+    with ThreadPoolExecutor(at_once) as workers:
+        at_work = [workers.submit(work, number) for number in range(at_once)]
+        going = at_once
+        try:
+            while going:
+                one = found.get()
+                if one is None:
+                    going -= 1
+                    continue
+                calms[id(one[0])] = one[0]
+                trials.append(replace(one[1], number=len(trials) + 1))
+                yield _record(seed, at_once, list(calms.values()), trials)
+        finally:
+            left.clear()  # when it is stopped, or nothing is asked of it any more, no further trial begins
+        for worker in at_work:
+            worker.result()
+
+
+@dataclass(frozen=True, eq=False)
+class Calm:
+    """Two runs that nobody disturbed.
+
+    Attributes:
+        seconds: That one took.
+        files: What the first left in its workspace.
+        entries: What it left in MLflow.
+        differing: What was not the same in the second.
+    """
+
+    seconds: float
+    files: dict[str, str]
+    entries: dict[str, Any]
+    differing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, chaos: Chaos) -> Calm:
+        """Run them."""
+        (one, files, entries), (other, *again) = chaos.calm("calm"), chaos.calm("calm-again")
+        differing = (*differences(files, again[0]), *differences(entries, again[1]))
+        return cls((one + other) / 2, files, entries, differing)
+
+
+def _trials(folder: Path, left: deque[tuple[str, float]]) -> Iterator[tuple[Calm, Trial]]:
+    """Trials with servers of their own, as long as moments are left; one that came too late is put back, earlier."""
+    folder.mkdir()
     with started(folder) as servers:
         chaos = Chaos(folder, servers)
-        taken, *calm = chaos.calm("calm")
-        again = chaos.calm("calm-again")
-        undisturbed = [*differences(calm[0], again[1]), *differences(calm[1], again[2])]
-        taken, draw, trials = (taken + again[0]) / 2, random.Random(seed), list[Trial]()
-        left = _moments(kills, draw)
-        while left:
-            victim, share = left.pop(0)
-            trials.append(chaos.trial(len(trials) + 1, victim, share * taken, (calm[0], calm[1])))
-            if not trials[-1].hit:
+        calm = Calm.of(chaos)
+        for number in count(1):
+            try:
+                victim, share = left.popleft()
+            except IndexError:
+                return
+            trial = chaos.trial(number, victim, share * calm.seconds, (calm.files, calm.entries))
+            if not trial.hit:
                 left.append((victim, 0.9 * share))
-            yield {
-                "benchmark": "chaos",
-                "machine": machine(),
-                "versions": versions("mlflow", "prefect", "torch"),
-                "nights": NIGHTS,
-                "seed": seed,
-                "undisturbed_seconds": round(taken, 2),
-                "files_compared": len(calm[0]),
-                "mlflow_entries_compared": len(calm[1]),
-                "two_undisturbed_runs_differ_in": undisturbed,
-                "kills": sum(trial.hit for trial in trials),
-                "came_too_late": sum(not trial.hit for trial in trials),
-                "same": sum(trial.hit and not trial.different for trial in trials),
-                "by_victim": dict(Counter(trial.killed for trial in trials if trial.hit)),
-                "by_moment": dict(Counter(trial.doing for trial in trials if trial.hit)),
-                "trials": [asdict(trial) for trial in trials],
-            }
+            yield calm, trial
+
+
+def _record(seed: int, at_once: int, calms: Sequence[Calm], trials: Sequence[Trial]) -> dict[str, Any]:
+    return {
+        "benchmark": "chaos",
+        "machine": machine(),
+        "versions": versions("mlflow", "prefect", "torch"),
+        "nights": NIGHTS,
+        "seed": seed,
+        "at_once": at_once,
+        "undisturbed_seconds": [round(calm.seconds, 2) for calm in calms],
+        "files_compared": min(len(calm.files) for calm in calms),
+        "mlflow_entries_compared": min(len(calm.entries) for calm in calms),
+        "two_undisturbed_runs_differ_in": [one for calm in calms for one in calm.differing],
+        "kills": sum(trial.hit for trial in trials),
+        "came_too_late": sum(not trial.hit for trial in trials),
+        "same": sum(trial.hit and not trial.different for trial in trials),
+        "by_victim": dict(Counter(trial.killed for trial in trials if trial.hit)),
+        "by_moment": dict(Counter(trial.doing for trial in trials if trial.hit)),
+        "trials": [asdict(trial) for trial in trials],
+    }
 
 
 def _moments(kills: int, draw: random.Random) -> list[tuple[str, float]]:
@@ -220,14 +289,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=51, help="how many runs are killed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--at-once", type=int, default=1, help="trials at the same time, each with its own servers")
     parser.add_argument("--json", action="store_true", help="print the JSON object only")
     parser.add_argument("--out", type=Path, help="folder in which the JSON object is kept")
     arguments = parser.parse_args()
-    if arguments.kills < 1:
-        parser.error("--kills is at least 1")
+    if arguments.kills < 1 or arguments.at_once < 1:
+        parser.error("--kills and --at-once are at least 1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     with tempfile.TemporaryDirectory(prefix="tilewatch-chaos-") as folder:
-        for result in measure(Path(folder), arguments.kills, arguments.seed):
+        for result in measure(Path(folder), arguments.kills, arguments.seed, arguments.at_once):
             if not arguments.json:
                 print(_row(result["trials"][-1]), flush=True)
             if arguments.out:
