@@ -7,7 +7,7 @@ begins with a copy of the trained workspace and an MLflow experiment of its own,
 is a deployment's, which the worker executes. At a moment drawn evenly from the time that an undisturbed run takes, one
 of three is killed: the process of the run (`engine`), the worker with that process (`worker`), or the MLflow server
 with all its processes (`mlflow`). What was killed is started again, the nightly deployment runs once more, and then
-everything must be as without the kill: see `benchmarks/sameness.py`.
+everything must be as without the kill: see `benchmarks/sameness.py`. Trials at the same time have servers of their own.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def measure(folder: Path, kills: int, seed: int, at_once: int = 1) -> Iterator[d
         at_once: Trials at the same time, each with servers of its own, and compared with undisturbed runs there.
     """
     left, found = deque(_moments(kills, random.Random(seed))), Queue[tuple[Calm, Trial] | None]()
-    trials, calms = list[Trial](), dict[int, Calm]()
+    trials, calms = list[Trial](), list[Calm]()
 
     def work(number: int) -> None:
         try:
@@ -177,9 +177,10 @@ def measure(folder: Path, kills: int, seed: int, at_once: int = 1) -> Iterator[d
                 if one is None:
                     going -= 1
                     continue
-                calms[id(one[0])] = one[0]
-                trials.append(replace(one[1], number=len(trials) + 1))
-                yield _record(seed, at_once, list(calms.values()), trials)
+                calm, trial = one
+                calms += [calm] if calm not in calms else []
+                trials.append(replace(trial, number=len(trials) + 1))
+                yield _record(seed, at_once, calms, trials)
         finally:
             left.clear()  # when it is stopped, or nothing is asked of it any more, no further trial begins
         for worker in at_work:

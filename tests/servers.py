@@ -222,7 +222,7 @@ def _process(log: Path, command: list[str], port: int | None = None) -> Iterator
         started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
         end = time.monotonic() + 60
-        while not _answers(port):
+        while not answers(port):
             assert started.poll() is None, f"{command[0]} ended with {started.returncode}: {log.read_text()}"
             assert time.monotonic() < end, f"{command[0]} does not answer: {log.read_text()}"
             time.sleep(0.1)
@@ -250,7 +250,7 @@ def end_family(started: psutil.Popen) -> None:
     psutil.wait_procs(alive, timeout=5)
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     try:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         connection.request("GET", "/")

@@ -37,7 +37,7 @@ from tasks.tracked_night import log_night, night_log
 from tasks.train import train_detector
 from tasks.validate import Validation
 from tests.places import ingested
-from tests.servers import _answers, end_family, free_port
+from tests.servers import answers, end_family, free_port
 from vae.detector import Detector
 
 HOSTILE = "<img src=x onerror=alert(1)>|`b` [x](javascript:alert(1)) **"
@@ -86,7 +86,7 @@ def mlflow_server(folder: Path, *more: str, **environment: str) -> Iterator[str]
         started = psutil.Popen([*command, *more], env=os.environ | environment, cwd=folder, stdout=log, stderr=log)
     try:
         end = time.monotonic() + 180
-        while not _answers(port):
+        while not answers(port):
             assert started.poll() is None, (folder / "mlflow.log").read_text()
             assert time.monotonic() < end, (folder / "mlflow.log").read_text()
             time.sleep(0.5)
