@@ -178,7 +178,8 @@ def measure(folder: Path, kills: int, seed: int, at_once: int = 1) -> Iterator[d
                     going -= 1
                     continue
                 calm, trial = one
-                calms += [calm] if calm not in calms else []
+                if calm not in calms:
+                    calms.append(calm)
                 trials.append(replace(trial, number=len(trials) + 1))
                 yield _record(seed, at_once, calms, trials)
         finally:

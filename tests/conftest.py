@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from configs import quiet
+from configs import Workspace, quiet
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -29,6 +30,12 @@ os.environ["MPLBACKEND"] = "Agg"
 quiet.apply()
 settings.register_profile("tilewatch", deadline=None)  # a busy machine is no failure
 settings.load_profile("tilewatch")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty one."""
+    return Workspace(tmp_path / "workspace")
 
 
 @pytest.fixture(scope="session")

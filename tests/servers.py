@@ -251,6 +251,7 @@ def end_family(started: psutil.Popen) -> None:
 
 
 def answers(port: int) -> bool:
+    """Whether a server of this machine answers at a port, whatever it says."""
     try:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         connection.request("GET", "/")

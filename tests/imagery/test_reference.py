@@ -171,11 +171,6 @@ def stack_of(records: Sequence[SceneRecord]) -> np.ndarray:
     return np.stack([np.where(one.valid, one.values, np.float32(np.nan)) for one in pixels])
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
-
-
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
 def test_it_holds_the_median_of_the_valid_pixels_and_how_many_there_were(

@@ -2,7 +2,7 @@
 
 More is tested where it belongs: rasters that lead elsewhere (VRT, masks, tile indices) in `tests/imagery/test_traps.py`
 and `tests/flows/test_traps.py`, damaged files in `tests/real/test_hostile.py`, altered detectors in
-`tests/vae/test_storage.py`, pages in `tests/tasks/test_pages_browser.py`, links in the workspace in
+`tests/vae/test_storage.py`, pages in `tests/tasks/pages/test_pages_browser.py`, links in the workspace in
 `tests/tasks/test_prune.py`, requests without a password in `test_containers.py`.
 """
 

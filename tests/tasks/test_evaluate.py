@@ -75,11 +75,6 @@ DAYS = ("2020-06-01", "2020-06-06", "2020-06-11")
 TILES = 35  # of a scene of HERE; the middle one has no score
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
-
-
 def labelled_scenes(
     workspace: Workspace,
     folder: Path,

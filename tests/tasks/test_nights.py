@@ -34,11 +34,6 @@ OPEN = Period()
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
-
-
-@pytest.fixture
 def settings(tmp_path: Path, workspace: Workspace) -> Settings:
     """Two places, five dates, all ingested."""
     for place, location in enumerate(("here", "there")):

@@ -22,8 +22,8 @@ from tasks.report import ranked, write_report
 from tasks.review.heeding import heed
 from tasks.review.verdicts import Verdict, write_verdicts
 from tasks.score import score_scene
+from tests.markup import Page
 from tests.places import NIGHT, SIDE, Watched, day, write_scene
-from tests.tasks.test_pages import Page
 from vae.detector import Detector
 
 EVENT = np.zeros((SIDE, SIDE), bool)

@@ -11,8 +11,8 @@ from tasks.pages import render_night
 from tasks.pictures import HATCH, heat_image
 from tasks.scene_maps import map_view, odds_image
 from tasks.views import NightView
+from tests.markup import Page
 from tests.scored import HERE, scores_of
-from tests.tasks.test_pages import Page
 
 SHAPE = (HERE.height, HERE.width)
 

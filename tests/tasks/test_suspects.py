@@ -30,11 +30,6 @@ NAMES = [f"here-r00000-c{column:05d}" for column in range(0, 160, 16)]
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
-
-
-@pytest.fixture
 def record() -> SceneRecord:
     return scene_record()
 

@@ -33,11 +33,6 @@ NO_SCORE = 17  # the tile that `scores_of` leaves without one
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
-
-
-@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return watch_settings(tmp_path, grid={"tile_size": 32})
 

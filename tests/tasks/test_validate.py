@@ -26,11 +26,6 @@ CHECKS = (
 RANGES = {"B02": (0.05, 0.4), "B03": (0.05, 0.4), "B04": (0.05, 0.4), "B08": (0.05, 0.4)}
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
-
-
 def watch(tmp_path: Path, **validation: Any) -> Settings:
     return watch_settings(tmp_path / "scenes", masks={"class_band": "SCL"}, validation=validation)
 

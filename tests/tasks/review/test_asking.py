@@ -25,6 +25,7 @@ TILES = len(HERE.tile_table(32)["row_off"])
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
+    """Without the database of its neighbours."""
     return Workspace(tmp_path / "workspace")
 
 

@@ -20,6 +20,7 @@ def write(workspace: Workspace, *rows: tuple[str, str, str, str]) -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
+    """Without the database of its neighbours."""
     return Workspace(tmp_path / "workspace")
 
 

@@ -9,189 +9,19 @@ import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
-from html.parser import HTMLParser
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tasks.evidence import KINDS, MAP_PICTURES, TILE_PICTURES
-from tasks.night_words import asked_words, estimate_words, summarise
-from tasks.page_words import area, curve, number, odds, share, when
+from tasks.night_words import summarise
 from tasks.pages import rank_places, render_night, render_validation
-from tasks.pictures import fitted_data_uri, png_data_uri
-from tasks.views import (
-    AskedView,
-    CheckView,
-    DriftRow,
-    DriftView,
-    EstimateView,
-    FlagView,
-    LastNights,
-    MapView,
-    NightView,
-    PlaceView,
-    QuarantineView,
-    ReviewedRow,
-    ReviewedView,
-    SceneView,
-    SuppressedView,
-    ValidationView,
-)
+from tasks.pictures import fitted_data_uri
+from tasks.views import DriftRow, DriftView, ValidationView
+from tests.markup import Page
+from tests.tasks.pages.views import checks, flag, night, place, reviewed, scene_map, suppressed
 
 HOSTILE = """"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}</style>&amp;\u202e\ud800"""
-VOID = {"meta", "link", "img", "br", "input", "line", "polyline", "path"}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, the text between them, and a check that every element is closed."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] not in ("script", "style"):
-            self.text += data
-
-    def named(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def words(self) -> str:
-        return " ".join(self.text.replace("\u202f", " ").split())
-
-
-def picture(seed: int, side: int = 16) -> str:
-    return png_data_uri(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
-
-
-def flag(place: int, pictures: dict[str, str] | None = None, **changes: Any) -> FlagView:
-    view = FlagView(
-        tile_id=f"r{place:03d}c007",
-        location="rennes",
-        acquired="2017-06-21",
-        score=0.5 + place / 1000,
-        p_value=0.0025,
-        threshold=0.4,
-        latitude=48.1173,
-        longitude=-1.6778,
-        valid_fraction=0.97,
-        pictures={"true colour": picture(0), "expected": picture(1)} if pictures is None else pictures,
-        band_errors={"B02": 0.2, "B04": 0.5, "B08": 0.3},
-        parts={"texture": 0.75, "bands": 0.25},
-        judged="looked at alone, by novelty",
-        history=[("2017-02-02", 0.1), ("2017-05-22", float("nan")), ("2017-06-01", 0.2), ("2017-06-21", 0.5)],
-        files={"heatmap": "../../scores/v%201/rennes/2017-06-21_anomaly.tif"},
-        window=(0.25, 0.5, 0.1, 0.1),
-        scene="rennes/2017-06-21",
-    )
-    return replace(view, **changes)
-
-
-def place(flags: list[FlagView], **changes: Any) -> PlaceView:
-    return replace(PlaceView("rennes", len(flags), 1e4 * len(flags), 48.1, -1.6, flags), **changes)
-
-
-def suppressed(number: int = 0, **changes: Any) -> SuppressedView:
-    view = SuppressedView(
-        tile_id=f"s{number:03d}",
-        location="rennes",
-        acquired="2017-06-21",
-        score=0.45,
-        threshold=0.4,
-        bar=0.6,
-        p_value=0.05,
-        reason="2 false alarms at this tile raised the bar",
-        alike="",
-        latitude=48.1,
-        longitude=-1.6,
-        window=(0.5, 0.5, 0.1, 0.1),
-        scene="rennes/2017-06-21",
-    )
-    return replace(view, **changes)
-
-
-def reviewed(**changes: Any) -> ReviewedView:
-    rows = [ReviewedRow("rennes", 6, 3, 1, 2, 0.6, 0.26, 0.88), ReviewedRow("paris", 0, 0, 0, 1, *[float("nan")] * 3)]
-    overall = ReviewedRow("all", 6, 3, 1, 3, 0.6, 0.26, 0.88)
-    return replace(ReviewedView(30, overall, rows, EstimateView(50, 1, 2000.0, 40.0, 1.0, 222.0)), **changes)
-
-
-def scene_map(**changes: Any) -> MapView:
-    view = MapView(
-        scene="rennes/2017-06-21",
-        location="rennes",
-        acquired="2017-06-21",
-        size=(40, 40),
-        ground=picture(3),
-        odds=picture(4),
-        tile=(20, 20),
-        rows=(0, 20),
-        columns=(0, 20),
-        scores=(0.5, 0.1, None, 0.2),
-        once_in=(400.0, 2.0, 0.0, 3.0),
-    )
-    return replace(view, **changes)
-
-
-def night(flags: list[FlagView], **changes: Any) -> NightView:
-    """A night; each flag is a place of its own."""
-    view = NightView(
-        name="watch",
-        night="2017-06-21",
-        detector_version="1.0.3",
-        calibration_id="cal-7",
-        basis="held_out",
-        nominal_rate=0.01,
-        tiles=200,
-        scored=192,
-        flagged=len(flags),
-        places=[place([one]) for one in flags],
-        suppressed=[suppressed()],
-        asked=AskedView(3, 1, 5),
-        before=LastNights(7, "2017-06-01", 2.0),
-        reviewed=reviewed(),
-        scenes=(
-            SceneView("rennes", "2017-06-21", 100, 96, len(flags), 0.2, 0.04, "scored"),
-            SceneView("paris", "2017-06-21", 100, 96, 0, 0.1, 0.0, "scored", alarm="all of the scene scores 3 times"),
-            SceneView("mumbai", "2017-06-21", 0, 0, 0, None, None, "quarantined", "another grid"),
-        ),
-        quarantined=(QuarantineView("mumbai/2017-06-21", "ingest", "B08.tif has another grid"),),
-        drift=DriftView(
-            "no drift", ("all within limits",), (DriftRow("PSI of B04", 0.1, 0.25),), [("a", 0.2), ("b", 0.4)]
-        ),
-        checks=(CheckView("rennes/2017-06-21", "finite", "B02", "critical", "0", "0", True),),
-        maps=[scene_map()],
-        details={"Runtime": "torch, float32"},
-        links={"Checks": "validation.html"},
-        created="2017-06-22T03:14Z",
-    )
-    return replace(view, **changes)
-
-
-def checks() -> tuple[CheckView, ...]:
-    return (
-        CheckView("a/2017", "finite", "B02", "critical", "0", "0", True),
-        CheckView("a/2017", "cloud", "", "info", "0.97", "at most 0.95", False),
-        CheckView("b/2017", "range", "B11", "warning", "0.6", "at most 0.44", False),
-        CheckView("c/2017", "plausible", "B11", "critical", "3.2", "at most 2", False),
-    )
 
 
 def poison(value):
@@ -466,30 +296,6 @@ def test_a_raised_threshold_says_so():
     assert "0.5 against a threshold of 0.4, which people's verdicts raised here from 0.3" in text
 
 
-@pytest.mark.parametrize(
-    ("asked", "words"),
-    [
-        (AskedView(), ""),
-        (AskedView(flag=1), "In the review people are asked about 1 flag."),
-        (
-            AskedView(20, 1, 5),
-            "In the review people are asked about 20 flags, 1 of the 3 suppressed tiles, to see whether that was "
-            "right, and 5 drawn at random below the threshold, so that misses can be estimated.",
-        ),
-    ],
-)
-def test_it_is_said_who_is_asked_about_what(asked, words):
-    assert asked_words(asked, 3) == words
-
-
-def test_what_a_sample_suggests_is_said_with_its_interval():
-    found = EstimateView(50, 0, 2000.4, 0.0, 0.0, 73.6)
-    assert estimate_words(found, "those below the threshold", "were missed").replace("\u202f", " ") == (
-        "Of 50 tiles drawn at random among those below the threshold, none show an anomaly: about 0 of 2,000 were "
-        "missed (95 % interval 0 to 74)."
-    )
-
-
 def test_reviewed_flags_are_counted_by_location_and_nobody_having_said_anything_is_no_table():
     text = Page(render_night(night([]))).words()
     assert (
@@ -499,26 +305,6 @@ def test_reviewed_flags_are_counted_by_location_and_nobody_having_said_anything_
     assert "rennes631260 % 26 % to 88 %" in text  # a row of a table: words are not told apart there
     assert "What people have said" not in Page(render_night(night([], reviewed=None))).words()
     assert "reviewed." not in Page(render_night(night([], reviewed=reviewed(overall=None)))).words()
-
-
-@pytest.mark.parametrize(
-    ("acquired", "words"),
-    [
-        ("2025-06-15T00:00:00+00:00", "2025-06-15"),
-        ("2025-06-15", "2025-06-15"),
-        ("2025-06-15T10:50:31+00:00", "2025-06-15 10:50 UTC"),
-        ("the day before", "the day before"),
-    ],
-)
-def test_times_are_short(acquired, words):
-    assert when(acquired) == words
-
-
-@pytest.mark.parametrize(
-    ("square_metres", "words"), [(400, "400 m²"), (25_600, "2.56 ha"), (999_900, "100 ha"), (5.1e8, "510 km²")]
-)
-def test_areas_are_short(square_metres, words):
-    assert area(square_metres).replace("\u202f", " ") == words
 
 
 def test_the_same_view_gives_the_same_bytes_in_another_process():
@@ -596,31 +382,3 @@ def test_failed_checks_come_first_the_gravest_on_top():
 @pytest.mark.parametrize(("rows", "words"), [((), "Nothing was checked."), (checks()[:1], "All checks passed.")])
 def test_a_clean_validation_says_so(rows, words):
     assert words in Page(render_validation(ValidationView("watch", "2017-06-21", rows))).words()
-
-
-@pytest.mark.parametrize(
-    ("p_value", "words"),
-    [
-        (0.0025, "1 in 400"), (1.0, "1 in 1"), (0.3, "1 in 3"), (1 / 1597, "1 in 1,600"), (0.0, "under 1 in a million"),
-        (None, "not calibrated"), (float("nan"), "not calibrated"),
-    ],
-)  # fmt: skip
-def test_p_values_in_words(p_value, words):
-    assert odds(p_value) == words
-
-
-def test_numbers_are_short():
-    minus, missing = "\N{MINUS SIGN}", "\N{EN DASH}"
-    values = [number(value) for value in (0.123456, -1.5, 12345.6, None, float("nan"))]
-    assert values == ["0.1235", f"{minus}1.5", "12,346", missing, missing]
-    shares = [share(value).replace("\u202f", " ") for value in (0.01, 0.0326, 0.5, 0.00012, 0, 1, 0.999)]
-    assert shares == ["1 %", "3.3 %", "50 %", "0.01 %", "0 %", "100 %", "100 %"]
-
-
-def test_a_history_is_drawn_to_scale_with_gaps():
-    line = curve([("2020-01-01", 0.0), ("2020-01-02", 1.0), ("2020-01-03", float("nan")), ("2020-01-11", 2.0)], 1.0)
-    assert line is not None
-    assert line.pieces == ("2.0,28.0 11.6,15.0", "98.0,2.0")
-    assert line.limit == 15.0
-    assert curve([("a", 1.0), ("b", 2.0), ("c", 3.0)], 0.0).pieces[0].split()[1].startswith("50.0,")
-    assert curve([("a", 1.0), ("b", float("nan"))], 0.0) is None
