@@ -118,8 +118,8 @@ class Doings:
 
 
 def settle(
-    paths: Sequence[Path], nights: Sequence[date], tile_size: int, restless: int, events: int, on_restless: float,
-    seed: int,
+    paths: Sequence[Path], nights: Sequence[date], tile_size: int, restless: int, events: int,
+    on_restless: float | None, seed: int,
 ) -> Doings:  # fmt: skip
     """What happens at a place.
 
@@ -129,7 +129,8 @@ def settle(
         tile_size: Side of a tile, pixels.
         restless: How many tiles are restless.
         events: How many begin on each night.
-        on_restless: Share of the events that are put on restless tiles; the others lie elsewhere.
+        on_restless: Share of the events that are put on restless tiles; the others lie elsewhere. None: every tile has
+            the same chance.
         seed: Of the draw.
     """
     scenes = [_read(path, tile_size) for path in paths]
@@ -142,10 +143,11 @@ def settle(
         if len(stirring) < restless and _stir(ground, light, tile, sort, seed, 0) is not None:
             stirring[tile] = sort
     elsewhere = [tile for tile in ground.tiles if tile not in stirring]
+    share = len(stirring) / len(ground.tiles) if on_restless is None else on_restless
     found: list[Event] = []
     for night in nights:
         for number in range(events):
-            tiles = list(stirring) if draw.random() < on_restless else elsewhere
+            tiles = list(stirring) if draw.random() < share else elsewhere
             for _ in range(20):  # until there is ground for it
                 tile = tiles[int(draw.integers(len(tiles)))]
                 kind = str(draw.choice(LIKE_RESTLESS if draw.random() < RESEMBLING else OTHER))

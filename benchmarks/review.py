@@ -1,9 +1,10 @@
 """A simulated month with a reviewer: what verdicts do to false alarms at restless tiles, and what they cost in recall.
 
-    python benchmarks/review.py [--quick] [--work DIR] [--json] [--out DIR]
+    python benchmarks/review.py [--stressed] [--quick] [--work DIR] [--json] [--out DIR]
 
 Six places are simulated, with tiles that are restless once the watch begins: a car park, a greenhouse, a quarry.
-Events are put beside them, on them, and such as look like them. The flow `nightly` reports the month without any
+Events are put anywhere, and some look like what is restless; `--stressed` puts more of them on restless tiles than
+chance would, which tells more of those. The flow `nightly` reports the month without any
 reviewer, and then once more, night by night: each night's questions are traces in MLflow, a scripted reviewer who knows
 the truth and errs in one of twenty answers gives feedback on them, once for each event, and the next night's run reads
 it. Both months have the same scenes and the same scores. What other settings would have done is worked out from the
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # when it is run a
 from benchmarks import restless
 from benchmarks.machine import machine, versions
 from benchmarks.restless import Happening, alter, settle
-from benchmarks.review_judging import KEY, Month, by_night, compared, goals, precisions
+from benchmarks.review_judging import KEY, Month, by_night, compared, goals, precisions, said, suppressed
 from benchmarks.reviewer import Reviewer, give_feedback
 from benchmarks.year import prefect_server
 from configs import Settings, Workspace, load_settings
@@ -63,6 +64,7 @@ PLACES = (
     ("algarve", "coast", 32629, 541_900, 4_102_600),
 )
 FIRST = date(2025, 5, 1)  # night
+STRESSED = 0.15  # share of the events that are put on restless tiles
 WITHOUT, WITH = "without verdicts", "with verdicts"
 
 
@@ -79,7 +81,7 @@ class Size:
         epochs: Of the training.
         restless: Tiles of each place.
         events: That begin at each place on each night.
-        on_restless: Share of the events that lie on restless tiles.
+        on_restless: Share of the events that lie on restless tiles; None: what chance has it, the same for all tiles.
         questions: Flags of a night that are asked about, at most.
         mistakes: Share of the answers that are wrong.
         seed: Of all that is drawn.
@@ -93,7 +95,7 @@ class Size:
     epochs: int = 15
     restless: int = 4
     events: int = 1
-    on_restless: float = 0.15
+    on_restless: float | None = None
     questions: int = 40
     mistakes: float = 0.05
     seed: int = 5
@@ -146,19 +148,23 @@ QUICK = Size(places=3, nights=4, side=64, training=8, calibration=6, epochs=2, r
 def main() -> None:
     """Run the month in all ways, print what changed, and end with one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stressed", action="store_true", help=f"put {STRESSED:.0%} of the events on restless tiles")
     parser.add_argument("--quick", action="store_true", help="a few nights of small places: the figures mean nothing")
     parser.add_argument("--work", type=Path, help="folder in which scenes and workspace are kept, and gone on from")
     parser.add_argument("--json", action="store_true", help="print the JSON object only")
-    parser.add_argument("--out", type=Path, help="folder in which review.json and review.png are kept")
+    parser.add_argument("--out", type=Path, help="folder in which the record and the plot are kept")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else Size()
+    name = "review-stressed" if arguments.stressed else "review"
+    if arguments.stressed:
+        size = replace(size, on_restless=STRESSED)
     with tempfile.TemporaryDirectory() as folder:
         months, happened, seconds = run(arguments.work or Path(folder), size)
     result = record(months, happened, size, seconds)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "review.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        draw(months, happened, arguments.out / "review.png")
+        (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        draw(months, happened, arguments.out / f"{name}.png")
     if not arguments.json:
         for row in result["results"]:
             before, now, change = (_shown(row[name]) for name in ("rate_without", "rate", "difference"))
@@ -306,7 +312,7 @@ def replayed(
     """The month judged by the same code from the same scores, with verdicts written into the table at once."""
     of.root.mkdir(parents=True, exist_ok=True)
     of.verdicts.unlink(missing_ok=True)
-    for there in (workspace.scores, workspace.latents):
+    for there in (workspace.scores, workspace.latents, workspace.catalog):
         if not (of.root / there.name).exists():
             (of.root / there.name).symlink_to(there, target_is_directory=True)
     reviewer, tables, verdicts = Reviewer.of(happened, size.mistakes, size.seed), [], []
@@ -345,31 +351,6 @@ def record(
         "suppressed": {month.name: suppressed(month, happened) for month in ways},
         "precision": {month.name: precisions(month.verdicts, size.watched[0]) for month in ways},
         "seconds": seconds,
-    }
-
-
-def said(month: Month) -> dict[str, int]:
-    """How many verdicts of which sort."""
-    asked = pd.Series([one.asked for one in month.verdicts]).value_counts().sort_index()
-    verdicts = pd.Series([one.verdict for one in month.verdicts if one.asked == "flag"]).value_counts().sort_index()
-    return {f"of {name}": int(count) for name, count in asked.items()} | {
-        f"flags: {name}": int(count) for name, count in verdicts.items()
-    }
-
-
-def suppressed(month: Month, happened: Sequence[Happening]) -> dict[str, int]:
-    """How many flags were suppressed by what, and how many of them were events."""
-    events = {(one.location, one.night, one.tile_id) for one in happened if one.event}
-    held_back = month.tiles[month.tiles["suppressed"].notna()]
-    event = pd.Series(
-        [row in events for row in held_back[KEY].itertuples(index=False, name=None)], held_back.index, bool
-    )
-    alike = held_back["alike"].notna()
-    return {
-        "by bars": int((~alike).sum()),
-        "by bars, events": int((~alike & event).sum()),
-        "as look-alikes": int(alike.sum()),
-        "as look-alikes, events": int((alike & event).sum()),
     }
 
 

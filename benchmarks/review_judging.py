@@ -168,6 +168,31 @@ def _words(found: Sequence[Precision]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def said(month: Month) -> dict[str, int]:
+    """How many verdicts of which sort."""
+    asked = pd.Series([one.asked for one in month.verdicts]).value_counts().sort_index()
+    verdicts = pd.Series([one.verdict for one in month.verdicts if one.asked == "flag"]).value_counts().sort_index()
+    return {f"of {name}": int(count) for name, count in asked.items()} | {
+        f"flags: {name}": int(count) for name, count in verdicts.items()
+    }
+
+
+def suppressed(month: Month, happened: Sequence[Happening]) -> dict[str, int]:
+    """How many flags were suppressed by what, and how many of them were events."""
+    events = {(one.location, one.night, one.tile_id) for one in happened if one.event}
+    held_back = month.tiles[month.tiles["suppressed"].notna()]
+    event = pd.Series(
+        [row in events for row in held_back[KEY].itertuples(index=False, name=None)], held_back.index, bool
+    )
+    alike = held_back["alike"].notna()
+    return {
+        "by bars": int((~alike).sum()),
+        "by bars, events": int((~alike & event).sum()),
+        "as look-alikes": int(alike.sum()),
+        "as look-alikes, events": int((alike & event).sum()),
+    }
+
+
 def by_night(month: Month, happened: Sequence[Happening]) -> pd.DataFrame:
     """Of each night the share of restless tiles without an event that were flagged, and of events that were found."""
     tiles = told(month.tiles, happened)

@@ -90,6 +90,11 @@ class Catalog:
         folders = self.workspace.catalog.glob("*/") if self.workspace.catalog.is_dir() else ()
         return sorted(self._name(folder) for folder in folders)
 
+    def days(self, location: str) -> list[date]:
+        """The UTC date of each scene of a place, oldest first, by the names of their files alone."""
+        times = [TIME.fullmatch(path.stem) for path in list_files(self.workspace.catalog, [location])]
+        return [date.fromisoformat(time["day"]) for time in times if time]
+
     def scenes(
         self,
         locations: Iterable[str] | None = None,

@@ -2,11 +2,14 @@
 
 Only what was said of earlier nights counts, so that a night that is reported again is judged as of its day. A cloud or
 shadow raises no bar, since it does not come back. A confirmed anomaly takes the false alarms before it back: what is
-there now is another thing, and is not to be lost for what it was.
+there now is another thing, and is not to be lost for what it was. Nor do those that follow it at once count: while it
+lasts they are mistakes, and when it is over the ground differs from a reference that shows it. Neither says that the
+ground is restless.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,26 +46,28 @@ class Alarm:
     basis: str | None = None
 
 
-def standing(verdicts: Sequence[Verdict], night: date) -> list[Verdict]:
-    """The false alarms that still stand on a night, by scene and tile.
+def standing(verdicts: Sequence[Verdict], night: date, scene_days: Sequence[date], reach: int) -> list[Verdict]:
+    """The false alarms of a place that still stand on a night, by scene and tile.
 
     Args:
-        verdicts: All.
+        verdicts: All of the place.
         night: Its date; what was said of it or of later nights does not count.
+        scene_days: The UTC date of each of its scenes, in order.
+        reach: So many scenes after a confirmed anomaly its tile may be compared with a reference that shows it, and
+            false alarms there do not count.
     """
-    confirmed: dict[tuple[str, str], date] = defaultdict(lambda: date.min)
+    confirmed: dict[str, date] = {}
     past = [one for one in verdicts if one.night < night]
     for one in past:
         if one.anomaly:
-            tile = one.location, one.tile_id
-            confirmed[tile] = max(confirmed[tile], one.night)
-    return [
-        one
-        for one in past
-        if one.verdict == "false alarm"
-        and one.asked != "sample"  # such a tile was no flag, and to say that it is none is no news
-        and one.night > confirmed[one.location, one.tile_id]
-    ]
+            confirmed[one.tile_id] = max(confirmed.get(one.tile_id, date.min), one.night)
+
+    def stands(alarm: Verdict) -> bool:
+        last = confirmed.get(alarm.tile_id)
+        return last is None or bisect_right(scene_days, alarm.night) - bisect_right(scene_days, last) > reach
+
+    # A tile that was drawn below its threshold was no flag, and to say that it is none is no news.
+    return [one for one in past if one.verdict == "false alarm" and one.asked != "sample" and stands(one)]
 
 
 def as_judged(verdicts: Sequence[Verdict], workspace: Workspace) -> dict[str, list[Alarm]]:

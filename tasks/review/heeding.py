@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from configs import Settings, Workspace
+from imagery.catalog import Catalog
 from tasks.evidence import Scored
 from tasks.review.bars import as_judged, raise_bars, standing
 from tasks.review.look_alikes import suppress_look_alikes
@@ -47,10 +48,11 @@ def _heeded(
     scene: Scored, verdicts: Sequence[Verdict], detector: Detector, settings: Settings, workspace: Workspace
 ) -> Scored:
     night, location = scene.record.day, scene.record.location
-    here = [one for one in standing(verdicts, night) if one.location == location]
+    here = [one for one in verdicts if one.location == location]
     if settings.review.repeats is not None and here:
-        alarms = as_judged(here, workspace)
-        scene = replace(scene, scores=raise_bars(scene.scores, alarms, night, detector, settings))
+        alarms = standing(here, night, Catalog(workspace).days(location), settings.reference.scenes)
+        raised = raise_bars(scene.scores, as_judged(alarms, workspace), night, detector, settings)
+        scene = replace(scene, scores=raised)
     if settings.review.look_alike:
         scene = replace(scene, scores=suppress_look_alikes(scene, verdicts, detector, settings, workspace))
     return scene

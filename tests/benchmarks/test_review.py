@@ -31,6 +31,17 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / PLACE.name / f"{day}.tif" for day in DAYS]
 
 
+def test_by_default_events_lie_on_restless_tiles_as_often_as_chance_has_it(scenes: list[Path]) -> None:
+    days = [DAYS[0] + timedelta(days=number) for number in range(200)]
+
+    def share(on_restless: float | None) -> float:
+        doings = settle(scenes, days, 16, restless=4, events=1, on_restless=on_restless, seed=1)
+        return sum(event.tile in doings.restless for event in doings.events) / len(doings.events)
+
+    assert 0.15 < share(None) < 0.35  # 4 of 16 tiles
+    assert share(0.9) > 0.7
+
+
 def values(path: Path) -> np.ndarray:
     with rasterio.open(path) as source:
         return source.read()

@@ -62,6 +62,14 @@ def opened(folder: Path) -> Iterator[Callable[[], list[str]]]:
         _watching.remove(names)
 
 
+@pytest.mark.parametrize("name", PLACES)
+def test_the_days_of_a_place_are_known_without_opening_a_file(catalog: Catalog, name: str) -> None:
+    with opened(catalog.workspace.root) as files:
+        assert catalog.days(name) == [one.date() for one in DAYS]
+        assert catalog.days("nowhere") == []
+        assert files() == []
+
+
 def test_all_tiles_come_by_place_and_time_as_they_are_in_the_scenes(catalog: Catalog) -> None:
     found = catalog.query()
 

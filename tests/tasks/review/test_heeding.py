@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import Settings, Workspace
-from configs.schema import CalibrationSettings, ModelSettings, ScoreSettings
-from imagery.catalog import SceneRecord
+from configs.schema import CalibrationSettings, ModelSettings, ReferenceSettings, ScoreSettings
+from imagery.catalog import Catalog, SceneRecord
 from tasks.evidence import Scored
 from tasks.review.bars import scene_path
 from tasks.review.heeding import heed
 from tasks.review.verdicts import Verdict, write_verdicts
 from tasks.score import latents_file
-from tests.catalogs import scene_record
+from tests.catalogs import enter, scene_record
 from tests.rasters import BANDS, watch_settings
 from tests.scored import HERE, scores_of
 from vae.detector import Detector
@@ -199,14 +199,48 @@ def test_a_tile_below_its_threshold_that_is_said_to_be_none_raises_no_bar(
     assert at(heeded(place, night, held_back), flag)["bar"] > flag["score"]
 
 
+def seen_daily(place: Watched, days_before: int) -> None:
+    """Enter a scene a day in the catalog."""
+    for days in range(days_before + 1):
+        enter(Catalog(place.workspace), "here", datetime.combine(NIGHT - timedelta(days=days), time(10), UTC))
+
+
 def test_a_confirmed_anomaly_takes_the_false_alarms_before_it_back(
     place: Watched, night: Scored, flag: pd.Series
 ) -> None:
+    seen_daily(place, 25)
     old = [said(flag, 20), said(flag, 25)]
-    confirmed = said(flag, 10, verdict="anomaly")
+    confirmed = said(flag, 12, verdict="anomaly")
 
     assert at(heeded(place, night, [*old, confirmed]), flag)["flagged"]
     assert not at(heeded(place, night, [*old, confirmed, said(flag, 4), said(flag, 5)]), flag)["flagged"]
+
+
+@pytest.mark.parametrize("reach", [0, 3, 6])
+def test_false_alarms_just_after_a_confirmed_anomaly_raise_no_bar(
+    place: Watched, night: Scored, flag: pd.Series, reach: int
+) -> None:
+    seen_daily(place, 12)
+    settings = place.settings.model_copy(update={"reference": ReferenceSettings(scenes=reach)})
+    watched = replace(place, settings=settings)
+    confirmed = said(flag, 12, verdict="anomaly")
+
+    def flagged_after(*days_later: int) -> bool:
+        verdicts = [confirmed, *(said(flag, 12 - days) for days in days_later)]
+        return bool(at(heeded(watched, night, verdicts), flag)["flagged"])
+
+    assert not flagged_after(reach + 1, reach + 2)
+    assert reach == 0 or flagged_after(reach, reach + 1)
+    assert reach < 2 or flagged_after(reach - 1, reach)
+
+
+def test_where_scenes_are_rare_an_anomaly_is_remembered_for_longer(
+    place: Watched, night: Scored, flag: pd.Series
+) -> None:
+    for days in (12, 8, 4, 0):
+        enter(Catalog(place.workspace), "here", datetime.combine(NIGHT - timedelta(days=days), time(10), UTC))
+
+    assert at(heeded(place, night, [said(flag, 12, verdict="anomaly"), said(flag, 8), said(flag, 4)]), flag)["flagged"]
 
 
 def test_what_is_said_of_this_night_or_a_later_one_does_not_count(
