@@ -41,10 +41,15 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """The address of a Prefect server with a database of its own, which the flows of this process use as well."""
-    from prefect.settings import get_current_settings  # takes seconds, and most tests need none
+    from prefect.settings import (  # takes seconds, and most tests need none
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        get_current_settings,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    silent = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # to end the thread of signs of life takes each flow a second
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(silent):
         yield str(get_current_settings().api.url)
 
 

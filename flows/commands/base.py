@@ -71,13 +71,18 @@ def run(
         _fail(str(error), 1, as_json)
     except OSError as error:
         _fail(f"the workspace {workspace} cannot be made: {error.strerror}", 1, as_json)
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
     from flows import logs
     from flows.parameters import Watch
 
     logs.set_up(console)
 
     def watched() -> Any:
-        return work(Watch(config=str(config) if config else None, workspace=str(workspace), overrides=overrides or []))
+        watch = Watch(config=str(config) if config else None, workspace=str(workspace), overrides=overrides or [])
+        # Only of runs of deployments a sign of life is expected, and to end the thread that gives it takes a second.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            return work(watch)
 
     def show(result: Any) -> None:
         from flows import console as words
