@@ -2,7 +2,7 @@
 
     python benchmarks/year.py [--nights N] [--json] [--out DIR]
 
-Three small places are simulated and a small detector is trained on the months before. Then, night by night, three new
+Three small places are simulated and a small detector is trained on the year before. Then, night by night, three new
 scenes are put into the source and the flow `nightly` runs, with a Prefect server beside it that stays up, as in
 operation. After each night the time it took, the memory and the open files are noted. What grows with the number of
 nights would end a watch after some years: the last month is compared with the first.
@@ -52,8 +52,9 @@ PLACES = (
     Location("black-forest", "forest", 32632, west=441_500, north=5_309_400, size=64),
     Location("vendee-coast", "coast", 32630, west=589_700, north=5_154_900, size=64),
 )
-TRAINING = tuple(FIRST - timedelta(days=366 - 9 * number) for number in range(30))
-CALIBRATION = tuple(TRAINING[-1] + timedelta(days=9 * number) for number in range(1, 11))
+# Enough scenes of the year before for a full season beside every night: the first looks at as many as the last.
+HISTORY = tuple(FIRST - timedelta(days=days) for days in range(390, 10, -4))
+TRAINING, CALIBRATION = HISTORY[:70], HISTORY[70:]
 SETTINGS = {
     "name": "year",
     "source": {"root": "scenes", "bands": ["B02", "B03", "B04", "B08"]},
@@ -65,7 +66,7 @@ SETTINGS = {
         "calibrate": {"start": CALIBRATION[0], "end": CALIBRATION[-1]},
     },
     "model": {"depth": 2, "width": 8, "latent_channels": 4},
-    "train": {"epochs": 8},
+    "train": {"epochs": 4},
     "calibration": {"min_tiles": 20, "false_alarm_rate": 0.01},
     "injections": {"enabled": False},
     "compute": {"threads": 1},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -255,13 +256,23 @@ def list_files(
         since: First UTC date.
         until: Last UTC date.
     """
-    names = ["*"] if locations is None else sorted({safe_name(name) for name in locations})
+    names = _entries(folder) if locations is None else {safe_name(name) for name in locations}
     found = []
-    for path in (path for name in names for path in folder.glob(f"{name}/[!.]*.json")):
-        time = TIME.fullmatch(path.stem)
-        if time and (not since or time["day"] >= since.isoformat()) and (not until or time["day"] <= until.isoformat()):
-            found.append((path.parent.name, time["day"], time["time"] or "", int(time["number"] or 1), path))
-    return [path for *_, path in sorted(found)]
+    for name in names:
+        for file in _entries(folder / name):  # strings: paths of thousands of scenes would take longer than all else
+            time = TIME.fullmatch(file.removesuffix(".json")) if file.endswith(".json") else None
+            if not time or (since and time["day"] < since.isoformat()) or (until and time["day"] > until.isoformat()):
+                continue
+            found.append((name, time["day"], time["time"] or "", int(time["number"] or 1), file))
+    return [folder / name / file for name, _, _, _, file in sorted(found)]
+
+
+def _entries(folder: Path) -> list[str]:
+    """The names in a folder; none when it is not there, or is none."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def degree_boxes(bbox: Box) -> list[Box]:

@@ -65,15 +65,17 @@ def plan_ingest(
     if settings.masks.cloud_model:
         CloudModel(settings.masks.cloud_model, settings.source.bands)  # else every scene would be quarantined for it
     listing = find_scenes(settings.source, settings.locations)
-    catalog, quarantine, key = Catalog(workspace), Quarantine(workspace), reading_key(settings)
+    known = {record.scene_id: record for record in Catalog(workspace).scenes()}
+    in_quarantine = {record.scene_id: record for record in Quarantine(workspace).records()}
+    key, trial = reading_key(settings), _trial_key(settings)
     todo, unchanged, quarantined = [], 0, 0
     for scene in listing.scenes:
         if until and scene.acquired.date() > until:
             continue
-        record, bad = catalog.get(scene), quarantine.get(scene)
+        record, bad = known.get(scene.scene_id), in_quarantine.get(scene.scene_id)
         if record and record.key == key and record.stamp == scene.stamp and record.files == scene.files:
             unchanged += 1
-        elif bad and bad.key == _trial_key(settings) and bad.stamp == scene.stamp and not retry_quarantined:
+        elif bad and bad.key == trial and bad.stamp == scene.stamp and not retry_quarantined:
             quarantined += 1
         else:
             todo.append(scene)
