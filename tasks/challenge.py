@@ -14,7 +14,6 @@ from datetime import date
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binom, norm, t
 
 from configs import Settings, Workspace
 from configs.schema import PromotionSettings
@@ -61,6 +60,8 @@ class Found:
         """
         if not self.clean or self.false_alarms <= most * self.rate:
             return False
+        from scipy.stats import binom  # when it is asked for: most commands do without scipy
+
         return bool(binom.sf(self.flagged - 1, self.clean, min(max(self.rate, beside), 1.0)) < CHANCE)
 
 
@@ -248,6 +249,8 @@ def expanded(confidence: float, groups: int) -> float:
     """The level of a percentile interval of a few groups that covers about as often as one of many at `confidence`."""
     if groups < 2:
         return confidence
+    from scipy.stats import norm, t  # as above
+
     width = float(t.ppf((1 + confidence) / 2, groups - 1)) * (groups / (groups - 1)) ** 0.5
     return float(1 - 2 * norm.sf(width))
 

@@ -11,7 +11,6 @@ from typing import Literal
 import mlflow
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.manifold import TSNE
 
 from tasks import latent_figures as draw
 from tasks import tracking
@@ -98,6 +97,8 @@ def embedded(diagnosis: Diagnosis, latent_map: LatentMap) -> draw.Array | None:
         log.warning("%d tiles are too few for a map by %s", diagnosis.tiles, MAPS[latent_map])
         return None
     if latent_map == "tsne":
+        from sklearn.manifold import TSNE  # takes most of a second to import
+
         tsne = TSNE(perplexity=neighbours, init="pca", random_state=diagnosis.seed)
         return np.asarray(tsne.fit_transform(diagnosis.features))
     if find_spec("umap") is None:

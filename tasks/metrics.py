@@ -7,6 +7,8 @@ count; `known` says which rows count, so that the others can be counted.
 Tiles of one place, or of one date, are alike, so whole groups are drawn and never single tiles (cluster bootstrap:
 Field & Welsh 2007, "Bootstrapping clustered data"): an interval made of single tiles would be far too narrow.
 Intervals are percentile intervals; with fewer than about ten groups they are themselves somewhat too narrow.
+
+scikit-learn is imported where it is used: that takes most of a second, and most commands do without it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from tasks.intervals import LEVEL, REPETITIONS, Interval, draws, percentile_interval
 from tasks.regions import pro
@@ -56,6 +57,8 @@ def average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
 
     NaN unless there are positives and negatives. That of a random order is the share of positives.
     """
+    from sklearn.metrics import average_precision_score
+
     scores, positives = _clean(scores, positives)
     return float(average_precision_score(positives, scores)) if _both(positives) else float("nan")
 
@@ -65,6 +68,8 @@ def auroc(scores: ArrayLike, positives: ArrayLike) -> float:
 
     NaN unless there are both.
     """
+    from sklearn.metrics import roc_auc_score
+
     scores, positives = _clean(scores, positives)
     return float(roc_auc_score(positives, scores)) if _both(positives) else float("nan")
 
@@ -104,6 +109,8 @@ def false_alarm_rate(flags: ArrayLike, positives: ArrayLike) -> float:
 
 def roc(scores: ArrayLike, positives: ArrayLike) -> tuple[Floats, Floats]:
     """False-positive and true-positive rate at every threshold, the highest first; empty unless there are both."""
+    from sklearn.metrics import roc_curve
+
     scores, positives = _clean(scores, positives)
     if not _both(positives):
         return np.empty(0), np.empty(0)
@@ -113,6 +120,8 @@ def roc(scores: ArrayLike, positives: ArrayLike) -> tuple[Floats, Floats]:
 
 def precision_recall(scores: ArrayLike, positives: ArrayLike) -> tuple[Floats, Floats]:
     """Recall and precision at every threshold, recall ascending; empty without a positive."""
+    from sklearn.metrics import precision_recall_curve
+
     scores, positives = _clean(scores, positives)
     if not positives.any():
         return np.empty(0), np.empty(0)

@@ -13,7 +13,6 @@ from datetime import date, timedelta
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest, chi2
 
 from tasks.review.verdicts import Verdict
 
@@ -121,6 +120,8 @@ def _precision(group: str, said: Sequence[str]) -> Precision:
     known = anomalies + alarms + clouds
     share, low, high = np.nan, np.nan, np.nan
     if known:
+        from scipy.stats import binomtest  # when it is asked for: most commands do without scipy
+
         interval = binomtest(anomalies, known).proportion_ci(LEVEL, method="exact")
         share, low, high = anomalies / known, float(interval.low), float(interval.high)
     return Precision(group, anomalies, alarms, clouds, said.count("bad data"), share, low, high)
@@ -139,6 +140,8 @@ def _estimated(drawn: Sequence[Verdict]) -> Missed | None:
 
 def _gamma_interval(found: np.ndarray, greatest: float) -> tuple[float, float]:
     """Interval of a sum of weights over what was found; `greatest` is the largest weight that could have been found."""
+    from scipy.stats import chi2  # as above
+
     beyond = (1 - LEVEL) / 2
     total, variance = float(found.sum()), float((found**2).sum())
     low = variance / (2 * total) * float(chi2.ppf(beyond, 2 * total**2 / variance)) if total else 0.0
