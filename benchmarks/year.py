@@ -52,7 +52,7 @@ PLACES = (
     Location("black-forest", "forest", 32632, west=441_500, north=5_309_400, size=64),
     Location("vendee-coast", "coast", 32630, west=589_700, north=5_154_900, size=64),
 )
-# Enough scenes of the year before for a full season beside every night: the first looks at as many as the last.
+# Enough scenes of the year before that the first night is compared with as many of its season as the last: two of them.
 HISTORY = tuple(FIRST - timedelta(days=days) for days in range(390, 10, -4))
 TRAINING, CALIBRATION = HISTORY[:70], HISTORY[70:]
 SETTINGS = {
@@ -60,7 +60,7 @@ SETTINGS = {
     "source": {"root": "scenes", "bands": ["B02", "B03", "B04", "B08"]},
     "masks": {"class_band": "SCL"},
     "grid": {"tile_size": 16},
-    "reference": {"scenes": 3},
+    "reference": {"scenes": 3, "seasonal": 2},
     "split": {
         "train": {"end": TRAINING[-1]},
         "calibrate": {"start": CALIBRATION[0], "end": CALIBRATION[-1]},

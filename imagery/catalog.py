@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -86,6 +86,15 @@ class Catalog:
         """What is known of a scene. Nothing, when another version of tilewatch entered it: it counts as new."""
         return self._read(self._file(scene, ".json"))
 
+    def named(self, scene_ids: Iterable[str]) -> list[SceneRecord]:
+        """The scenes of some names that are in the catalog, oldest first. Of others no file is opened.
+
+        Raises:
+            ValueError: One names no scene.
+        """
+        paths = {named_file(self.workspace.catalog, scene_id, ".json") for scene_id in scene_ids}
+        return sorted(filter(None, map(self._read, paths)), key=_age)
+
     def locations(self) -> list[str]:
         """Names of the locations, in order."""
         folders = self.workspace.catalog.glob("*/") if self.workspace.catalog.is_dir() else ()
@@ -116,7 +125,7 @@ class Catalog:
             ImageryError: A box that is none.
         """
         records = filter(None, (self._read(path) for path in self._records(locations, since, until, bbox)))
-        return sorted(records, key=lambda record: (record.acquired, record.scene_id))
+        return sorted(records, key=_age)
 
     def query(
         self,
@@ -222,6 +231,10 @@ class Catalog:
         return scene_file(self.workspace.catalog, scene, suffix)
 
 
+def _age(record: SceneRecord) -> tuple[datetime, str]:
+    return record.acquired, record.scene_id
+
+
 def _parsed(path: Path) -> SceneRecord:
     text = path.read_text(encoding="utf-8")
     return SceneRecord.from_json(text, lambda entry: StoredStats(path.with_suffix(".parquet"), entry))
@@ -257,14 +270,14 @@ def list_files(
         until: Last UTC date.
     """
     names = _entries(folder) if locations is None else {safe_name(name) for name in locations}
-    found = []
-    for name in names:
-        for file in _entries(folder / name):  # strings: paths of thousands of scenes would take longer than all else
+    places, found = {name: folder / name for name in names}, []
+    for name, place in places.items():
+        for file in _entries(place):  # strings: paths of thousands of scenes would take longer than all else
             time = TIME.fullmatch(file.removesuffix(".json")) if file.endswith(".json") else None
             if not time or (since and time["day"] < since.isoformat()) or (until and time["day"] > until.isoformat()):
                 continue
             found.append((name, time["day"], time["time"] or "", int(time["number"] or 1), file))
-    return [folder / name / file for name, _, _, _, file in sorted(found)]
+    return [places[name] / file for name, _, _, _, file in sorted(found)]
 
 
 def _entries(folder: Path) -> list[str]:

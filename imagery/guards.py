@@ -13,7 +13,7 @@ from imagery.errors import SceneMismatch, SceneUnreadable
 from imagery.grid import Grid
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a TIFF and a BigTIFF begin
-BESIDE = (".msk", ".ovr")  # files beside a raster that GDAL opens with whatever driver they ask for
+BESIDE = frozenset({".msk", ".ovr"})  # files beside a raster that GDAL opens with whatever driver they ask for
 ELSEWHERE = ("OVERVIEW_FILE", "MASK_OVERVIEW_DATASET")  # metadata that name another file
 
 MOST_BLOCK = 1 << 30  # bytes: a block is decoded whole, by each thread that reads
@@ -38,9 +38,10 @@ def check_beside(path: str) -> None:
         names = os.listdir(folder)
     except OSError:
         return  # it is said when the raster itself is opened
-    for beside in (other for other in names if other.lower().startswith(f"{name.lower()}.")):
+    # By their endings first: a folder may hold years of scenes, and is looked through for each that is opened.
+    for beside in (other for other in names if other[-4:].lower() in BESIDE):
         other = os.path.join(folder, beside)
-        if beside.lower().endswith(BESIDE) and not _is_tiff(other):
+        if beside.lower().startswith(f"{name.lower()}.") and not _is_tiff(other):
             raise SceneUnreadable(
                 f"{other} is no TIFF, so {path} is not read: such a mask or pyramid could point at any file or "
                 "address. Remove it"

@@ -110,7 +110,7 @@ class Usual:
     def _opened(self, stack: ExitStack, settings: Settings, workspace: Workspace) -> PastReader | None:
         expectation, gone = self.expectation, set[str]()
         while expectation.reason is None:
-            members = _records(expectation.members, self.record.location, workspace)
+            members = _records(expectation.members, workspace)
             past = open_past(expectation, members, _opens(settings, workspace), self.reference.grid)
             try:
                 return stack.enter_context(past)
@@ -300,7 +300,7 @@ def expect_scene(
     path = scene_file(workspace.reference, record, "_expected.json")
     bands, transform = settings.source.bands, Transform.of(settings.normalise)
     chosen = [member for member in reference.members if member.scene_id not in without]
-    members = _records(chosen, record.location, workspace)
+    members = _records(chosen, workspace)
     tiles, judged = {member.scene_id: member.without for member in chosen}, _judged(record.location, workspace)
     while members:
         _, witness = split_witness(members)
@@ -347,10 +347,9 @@ def _known_expectation(path: Path, made_of: list[Any]) -> Expectation | None:
         return None
 
 
-def _records(members: Collection[Member], location: str, workspace: Workspace) -> list[SceneRecord]:
+def _records(members: Collection[Member], workspace: Workspace) -> list[SceneRecord]:
     """What the catalog has of some scenes, oldest first."""
-    names = {member.scene_id for member in members}
-    return [record for record in Catalog(workspace).scenes([location]) if record.scene_id in names]
+    return Catalog(workspace).named(member.scene_id for member in members)
 
 
 def _opens(settings: Settings, workspace: Workspace) -> Callable[[SceneRecord], SceneReader]:

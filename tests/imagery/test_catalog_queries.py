@@ -285,3 +285,14 @@ def test_quarantined_scenes_are_chosen_by_the_names_of_their_files(tmp_path: Pat
     assert files() == ["b%2Fc/2020-06-01T100000Z.json", "b%2Fc/2020-06-02T100000Z.json"]
     assert len(quarantine.records()) == 12
     assert quarantine.records(until=date(2020, 1, 1)) == []
+
+
+def test_scenes_are_found_by_their_names_and_no_other_file_is_opened(catalog: Catalog) -> None:
+    records = [record for record in catalog.scenes() if record.location != "a"][::3]
+    read_record.forget()
+
+    with opened(catalog.workspace.root) as files:
+        found = catalog.named([*(one.scene_id for one in reversed(records)), "a/1999-01-01"])
+
+        assert len(files()) == len(records)
+        assert found == records  # by the statistics in other files as well
