@@ -136,13 +136,16 @@ def judgement_files(record: SceneRecord, workspace: Workspace) -> list[Path]:
     return [files[version] for version in sorted(files, key=_number)]
 
 
-def read_judgement(path: Path) -> Judgement:
-    """What a table of scores says was flagged, or the file that was left in its place."""
+def _judgement(path: Path) -> Judgement:
     if path.name.endswith(PRUNED):
         content = json.loads(path.read_text(encoding="utf-8"))
         return Judgement(tuple(content["flagged"]), content["scored"])
     table = pd.read_parquet(path, columns=["tile_id", "score", "flagged"])
     return Judgement(tuple(table.loc[table["flagged"], "tile_id"]), int(table["score"].notna().sum()))
+
+
+# What a table of scores says was flagged, or the file that was left in its place.
+read_judgement = Remembered(_judgement)
 
 
 def keep_judgement(scores: Path) -> None:
