@@ -80,6 +80,37 @@ class Registry:
             self._call("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
         return len(runs)
 
+    def start_again(self, reason: str, since: datetime, until: datetime) -> int:
+        """Start nights again that crashed within a time and were left so, unless they have had their attempts.
+
+        The automation of crashed nights does so at once. On a busy machine SQLite may lock Prefect out as it does, and
+        then it hears nothing of the run any more.
+
+        Args:
+            reason: For people.
+            since: Crashes before this are of no concern.
+            until: Those after it are the automation's.
+
+        Returns:
+            How many there were.
+        """
+        crashed = {
+            "work_pools": {"name": {"any_": [POOL]}},
+            "flows": {"name": {"any_": ["nightly"]}},
+            "flow_runs": {"state": {"type": {"any_": ["CRASHED"]}}},
+            "sort": "EXPECTED_START_TIME_DESC",
+        }
+        nights = [
+            night
+            for night in self._call("POST", "/flow_runs/filter", crashed)
+            if 0 < night["run_count"] < MOST_ATTEMPTS
+            and since <= datetime.fromisoformat(night["state"]["timestamp"]) < until
+        ]
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": reason}
+        for night in nights:
+            self._call("POST", f"/flow_runs/{night['id']}/set_state", {"state": state, "force": True})
+        return len(nights)
+
     def automate(self) -> None:
         """Register the automations, in place of those of the same names."""
         wanted = yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text(encoding="utf-8"))["automations"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from configs import SettingsError, Workspace, load_settings
 from configs.workspace import write_text
 from flows.services.processes import OF_WORKSPACE, Service
-from flows.services.registration import POOL
+from flows.services.registration import POOL, Registry
 from flows.services.values import checked_cron, checked_timezone
 
 WORKER = "this-machine"
@@ -135,6 +135,10 @@ class Site:
             values.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", secrets.token_hex(32))
             values.setdefault("MLFLOW_AUTH_CONFIG_PATH", str(self.folder / "mlflow-login.ini"))
         return values
+
+    def registry(self) -> Registry:
+        """The API of Prefect's server, with its login."""
+        return Registry(self.api, self.environment().get("PREFECT_API_AUTH_STRING"))
 
     def services(self) -> tuple[list[Service], Service]:
         """The servers, and the worker; none is started."""

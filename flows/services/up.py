@@ -6,14 +6,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Event
 
 from flows.services.processes import Service, end, left_over
 from flows.services.registration import RegistrationFailed, Registry, deploy
 from flows.services.site import WORKER, Site
-from flows.services.web import answers
+from flows.services.web import Unreachable, answers
 from tasks.exclusive import exclusive
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 START_SECONDS = 180.0  # on a busy machine both servers take their time, the first time most of all
 STOP_SECONDS = 20.0
 LOOK_EVERY = 0.5
+LOOK_FOR_CRASHES_EVERY = 15.0
+AGAIN = "Started again after a crash, by tilewatch up."
+CRASHED_FOR = timedelta(seconds=20)  # before that, it is for Prefect's automation to start a night again
 
 
 class ServiceFailed(RuntimeError):
@@ -63,7 +66,7 @@ def up(site: Site, ready: Callable[[Addresses], None], stop: Event, grace: float
             if _start(site, servers, worker, stop):
                 logs = str(site.folder / "logs")
                 ready(Addresses(site.prefect, site.mlflow, str(site.workspace.root), logs))
-                _watch([*servers, worker], stop)
+                _watch([*servers, worker], partial(_start_nights_again, site.registry(), datetime.now(UTC)), stop)
         finally:
             _stop(site, servers, worker, grace)
 
@@ -80,8 +83,7 @@ def _start(site: Site, servers: list[Service], worker: Service, stop: Event) -> 
     for server, url in zip(servers, health, strict=True):
         if not _wait(partial(answers, url), server, stop):
             return False
-    environment = site.environment()
-    registry = Registry(site.api, environment.get("PREFECT_API_AUTH_STRING"))
+    environment, registry = site.environment(), site.registry()
     registry.automate()
     if site.loopback:  # nobody else can have a worker here, and this one does not run yet
         cut_off = registry.give_up_runs("tilewatch up was not running any more.")
@@ -112,9 +114,13 @@ def _wait(answered: Callable[[], bool], service: Service, stop: Event) -> bool:
     return True
 
 
-def _watch(services: list[Service], stop: Event) -> None:
+def _watch(services: list[Service], start_nights_again: Callable[[], None], stop: Event) -> None:
     """Start again what ends by itself, until it is to stop."""
+    looked = time.monotonic()
     while not stop.wait(LOOK_EVERY):
+        if time.monotonic() - looked >= LOOK_FOR_CRASHES_EVERY:
+            start_nights_again()
+            looked = time.monotonic()
         for service in services:
             before = service.failures
             if not service.keep_running():
@@ -122,6 +128,16 @@ def _watch(services: list[Service], stop: Event) -> None:
                 raise ServiceFailed(f"{service.name} {service.status}, {times}; {service.log} says why. All stops")
             if service.failures > before:
                 log.warning("%s %s; it is started again", service.name, service.status)
+
+
+def _start_nights_again(registry: Registry, since: datetime) -> None:
+    """Start nights again that crashed since a time and that Prefect has left so; later, when it does not answer."""
+    try:
+        count = registry.start_again(AGAIN, since, datetime.now(UTC) - CRASHED_FOR)
+    except Unreachable:
+        return
+    if count:
+        log.warning("%d nights had crashed and were left so; they are started again", count)
 
 
 def _stop(site: Site, servers: list[Service], worker: Service, grace: float) -> None:
