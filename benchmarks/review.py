@@ -1,6 +1,6 @@
 """A simulated month with a reviewer: what verdicts do to false alarms at restless tiles, and what they cost in recall.
 
-    python benchmarks/review.py [--stressed] [--quick] [--work DIR] [--json] [--out DIR]
+    python benchmarks/review.py [--stressed] [--seed N] [--quick] [--work DIR] [--json] [--out DIR]
 
 Six places are simulated, with tiles that are restless once the watch begins: a car park, a greenhouse, a quarry.
 Events are put anywhere, and some look like what is restless; `--stressed` puts more of them on restless tiles than
@@ -149,12 +149,13 @@ def main() -> None:
     """Run the month in all ways, print what changed, and end with one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stressed", action="store_true", help=f"put {STRESSED:.0%} of the events on restless tiles")
+    parser.add_argument("--seed", type=int, default=Size.seed, help=f"of another month than {Size.seed}")
     parser.add_argument("--quick", action="store_true", help="a few nights of small places: the figures mean nothing")
     parser.add_argument("--work", type=Path, help="folder in which scenes and workspace are kept, and gone on from")
     parser.add_argument("--json", action="store_true", help="print the JSON object only")
     parser.add_argument("--out", type=Path, help="folder in which the record and the plot are kept")
     arguments = parser.parse_args()
-    size = QUICK if arguments.quick else Size()
+    size = replace(QUICK if arguments.quick else Size(), seed=arguments.seed)
     name = "review-stressed" if arguments.stressed else "review"
     if arguments.stressed:
         size = replace(size, on_restless=STRESSED)

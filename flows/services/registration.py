@@ -21,6 +21,7 @@ POOL = "tilewatch"  # the work pool that the deployments name
 DEPLOY_SECONDS = 300
 MOST_ATTEMPTS = 3  # of a night; the same as in automations.yaml
 UNFINISHED = ("RUNNING", "PENDING", "CANCELLING")
+AGAIN = {"type": "SCHEDULED", "name": "AwaitingRetry"}  # as automations.yaml puts it
 
 
 class RegistrationFailed(RuntimeError):
@@ -74,10 +75,7 @@ class Registry:
         nights = self._call("POST", "/flow_runs/filter", wanted | {"flows": {"name": {"any_": ["nightly"]}}})
         again = {night["id"] for night in nights if night["run_count"] < MOST_ATTEMPTS}
         for run in runs:
-            state = {"type": "CRASHED", "message": reason}
-            if run["id"] in again:
-                state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": reason}
-            self._call("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+            self._settle(run["id"], AGAIN if run["id"] in again else {"type": "CRASHED"}, reason)
         return len(runs)
 
     def start_again(self, reason: str, since: datetime, until: datetime) -> int:
@@ -106,10 +104,14 @@ class Registry:
             if 0 < night["run_count"] < MOST_ATTEMPTS
             and since <= datetime.fromisoformat(night["state"]["timestamp"]) < until
         ]
-        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": reason}
         for night in nights:
-            self._call("POST", f"/flow_runs/{night['id']}/set_state", {"state": state, "force": True})
+            self._settle(night["id"], AGAIN, reason)
         return len(nights)
+
+    def _settle(self, run: str, state: Mapping[str, str], reason: str) -> None:
+        """Put a run into a state, whatever its own is."""
+        body = {"state": {**state, "message": reason}, "force": True}
+        self._call("POST", f"/flow_runs/{run}/set_state", body)
 
     def automate(self) -> None:
         """Register the automations, in place of those of the same names."""

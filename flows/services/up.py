@@ -22,7 +22,6 @@ START_SECONDS = 180.0  # on a busy machine both servers take their time, the fir
 STOP_SECONDS = 20.0
 LOOK_EVERY = 0.5
 LOOK_FOR_CRASHES_EVERY = 15.0
-AGAIN = "Started again after a crash, by tilewatch up."
 CRASHED_FOR = timedelta(seconds=20)  # before that, it is for Prefect's automation to start a night again
 
 
@@ -133,7 +132,8 @@ def _watch(services: list[Service], start_nights_again: Callable[[], None], stop
 def _start_nights_again(registry: Registry, since: datetime) -> None:
     """Start nights again that crashed since a time and that Prefect has left so; later, when it does not answer."""
     try:
-        count = registry.start_again(AGAIN, since, datetime.now(UTC) - CRASHED_FOR)
+        reason = "Started again after a crash, by tilewatch up."
+        count = registry.start_again(reason, since, datetime.now(UTC) - CRASHED_FOR)
     except Unreachable:
         return
     if count:
